@@ -1,0 +1,100 @@
+"""The tidy table: one row per number, one validated schema, Parquet.
+
+`Rows` collects numbers; `validate` holds a frame to the schema; `write_table` and `read_table` keep it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probes.errors import DataError, InputError, NonFiniteError
+from probes.files import replace_file
+from probes.registry import MEASURES
+
+COLUMNS: dict[str, str] = {
+    "measure": "string",
+    "site": "string",
+    "layer": "Int64",
+    "block": "Int64",
+    "head": "Int64",
+    "dim": "Int64",
+    "pooling": "string",
+    "dataset": "string",
+    "split": "string",
+    "concept": "string",
+    "variant": "string",
+    "value": "Float64",
+    "low": "Float64",
+    "high": "Float64",
+    "n": "Int64",
+    "seed": "Int64",
+}
+
+
+def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A validated table from dictionaries; absent keys are null.
+
+    >>> tidy([{"measure": "accuracy", "layer": 3, "value": 0.9, "n": 100}])[["measure", "layer", "value"]]
+        measure  layer  value
+    0  accuracy      3    0.9
+    """
+    collected = list(rows)
+    for row in collected:
+        unknown = set(row) - set(COLUMNS)
+        if unknown:
+            raise InputError(f"unknown column {sorted(unknown)[0]!r} in a tidy row. Allowed: {', '.join(COLUMNS)}")
+    frame = pd.DataFrame({name: [row.get(name) for row in collected] for name in COLUMNS})
+    return validate(frame)
+
+
+def validate(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with the fixed columns and types; refuses NaN, unregistered measures and rows that name both layer and block."""
+    missing = set(COLUMNS) - set(frame.columns)
+    extra = set(frame.columns) - set(COLUMNS)
+    if missing or extra:
+        raise DataError(f"not a tidy table: missing columns {sorted(missing)}, extra columns {sorted(extra)}")
+    for name in ("value", "low", "high"):
+        values = pd.to_numeric(frame[name].astype(object), errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        given = frame[name].map(lambda v: v is not None and v is not pd.NA).to_numpy(dtype=bool)
+        bad = np.flatnonzero(given & ~np.isfinite(values))
+        if len(bad):
+            row = frame.iloc[int(bad[0])]
+            raise NonFiniteError(
+                f"{name} of measure {row['measure']!r} (layer {row['layer']}, variant {row['variant']}) is "
+                f"{row[name]}: a tidy table holds finite numbers or null"
+            )
+    typed = frame[list(COLUMNS)].astype(COLUMNS)  # type: ignore[arg-type]
+    unknown = [name for name in typed["measure"].dropna().unique() if name not in MEASURES]
+    if unknown:
+        raise DataError(f"measure {unknown[0]!r} is not registered: add it with register_measure")
+    if typed["measure"].isna().any():
+        raise DataError("a tidy row without a measure")
+    both = typed["layer"].notna() & typed["block"].notna()
+    if both.any():
+        raise DataError(f"row {int(np.flatnonzero(both.to_numpy())[0])} names both a layer and a block; never both")
+    return typed.reset_index(drop=True)
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Replace `path` atomically with Parquet (page checksums on, so that a flipped bit is noticed)."""
+    replace_file(path, lambda handle: frame.to_parquet(handle, index=False, write_page_checksum=True))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet table; `DataError` when it is missing or damaged."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing")
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def measures_json(frame: pd.DataFrame) -> dict[str, Any]:
+    """The registry entries of the measures in `frame`, for `measures.json`."""
+    return {name: MEASURES[name].as_json() for name in sorted(frame["measure"].unique())}
