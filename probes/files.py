@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,14 +66,16 @@ def _disk_error(path: Path, error: OSError, size: int | None = None) -> Fathomet
     """What an `OSError` on writing means for the user; None when it is not theirs to mend."""
     if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         need = f" {size:,} bytes were needed." if size is not None else ""
-        return FathometerError(f"disk full while writing {path}.{need} Free some space and try again")
+        return FathometerError(
+            f"disk full while writing {path}.{need} Free some space and try again"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FathometerError(f"no write access to {path.parent}: choose another folder")
     return None
 
 
 @contextlib.contextmanager
-def writing(path: Path, size: int | None = None) -> Iterator[None]:
+def writing(path: Path, size: int | None = None) -> Generator[None]:
     """Turn a full disk or a read-only folder into one clear line; other errors pass unchanged."""
     try:
         yield
@@ -111,7 +113,9 @@ def replace_file(
     On any failure the temporary file is removed and the old file is left as it was.
     """
     with writing(path, size):
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent
+        )
         try:
             with os.fdopen(descriptor, "wb") as handle:
                 write(handle)
@@ -136,7 +140,9 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
 
 def canonical_json(value: Any) -> str:
     """One spelling per value: sorted keys, no spaces, no NaN; what fingerprints are taken of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
@@ -151,7 +157,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def sha256_texts(texts: Iterator[str] | list[str] | tuple[str, ...]) -> str:
+def sha256_texts(texts: Iterable[str]) -> str:
     """Hex SHA-256 of a sequence of texts; their borders count, so ["ab"] differs from ["a", "b"]."""
     digest = hashlib.sha256()
     for text in texts:

@@ -1,7 +1,7 @@
 """Linear algebra that probes, translators and layer metrics share; float64 inside.
 
-Transformers have dimensions whose standard deviation is 1e-33 (MiniLM's last layer): dividing by it would turn rounding noise
-into unit variance, so dimensions below a *relative* floor count as constants and stay at zero.
+Transformers have dimensions whose standard deviation is 1e-33 (MiniLM's last layer): dividing by it
+would turn rounding noise into unit variance, so dimensions below a *relative* floor count as constants and stay at zero.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ class Standardiser:
 
     @classmethod
     def fit(cls, X: Array, scale: bool = True) -> Standardiser:
-        """Mean and standard deviation of the rows of X (n, d). Dimensions whose spread, relative to the larger of the typical
-        spread and their own magnitude, is below 1e-6 are constants."""
+        """Mean and standard deviation of the rows of X (n, d).
+
+        Dimensions whose spread, relative to the larger of the typical spread and their own magnitude, is below 1e-6
+        are constants.
+        """
         wide = np.asarray(X, dtype=np.float64)
         mean = wide.mean(axis=0)
         if not scale:
@@ -53,20 +56,26 @@ def check_matrix(X: Any, name: str = "X", *, min_rows: int = 1) -> Array:
     """X as a finite 2-D float array; errors say what came instead, and which row is not finite."""
     array = np.asarray(X)
     if array.ndim != 2 or array.dtype.kind not in "fiub":
-        raise InputError(f"{name} has shape {array.shape} and type {array.dtype}: a numeric (n, d) array is needed")
+        raise InputError(
+            f"{name} has shape {array.shape} and type {array.dtype}: a numeric (n, d) array is needed"
+        )
     if array.shape[0] < min_rows or array.shape[1] < 1:
-        raise InputError(f"{name} has shape {array.shape}: at least {min_rows} rows and one column are needed")
+        raise InputError(
+            f"{name} has shape {array.shape}: at least {min_rows} rows and one column are needed"
+        )
     if array.dtype.kind != "f":
         array = array.astype(np.float64)
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
-        raise NonFiniteError(f"{name} holds NaN or infinity in row {int(np.flatnonzero(~finite)[0])} "
-                             f"({int((~finite).sum())} of {len(array)} rows)")
+        raise NonFiniteError(
+            f"{name} holds NaN or infinity in row {int(np.flatnonzero(~finite)[0])} "
+            f"({int((~finite).sum())} of {len(array)} rows)"
+        )
     return array
 
 
 def singular_values(X: Array, center: bool) -> Array:
-    """Singular values of X (n, d) in float64, largest first; by the smaller Gram side never, so that small ones stay exact."""
+    """Singular values of X (n, d) in float64, largest first; never by a Gram matrix, so that small ones stay exact."""
     wide = np.asarray(X, dtype=np.float64)
     if center:
         wide = wide - wide.mean(axis=0)

@@ -89,7 +89,7 @@ class LayerMetric:
 
     `invariances` names what must not change the value: "rotation" (X @ Q for orthogonal Q), "scale" (c·X, c > 0),
     "translation" (X + 1vᵀ), "permutation" (rows reordered). The conformance tests hold every metric to them.
-    `compute` gives None where the value is undefined, with the reason in `DoesNotApply`'s place left to the caller.
+    `compute` raises `DoesNotApply` with the reason where the value is undefined.
     """
 
     measure: Measure
@@ -124,26 +124,62 @@ _quality(
     low=-1.0,
     paper="Spearman 1904",
 )
-_quality("ndcg_at_10", "nDCG@10", "Normalised discounted cumulative gain of the first ten documents.",
-         paper="Järvelin & Kekäläinen 2002")
+_quality(
+    "ndcg_at_10",
+    "nDCG@10",
+    "Normalised discounted cumulative gain of the first ten documents.",
+    paper="Järvelin & Kekäläinen 2002",
+)
 _quality("recall_at_1", "Recall@1", "Share of the relevant documents found at rank one.")
 _quality("recall_at_10", "Recall@10", "Share of the relevant documents among the first ten.")
 _quality("mrr", "MRR", "Mean reciprocal rank of the first relevant document.")
 _quality("accuracy", "Accuracy", "Share of examples classified rightly by a linear probe.")
-_quality("balanced_accuracy", "Balanced accuracy", "Mean over classes of the share classified rightly.")
-register_measure(
-    Measure("auroc", "AUROC", "", 0.0, 1.0, "up",
-            "Chance that a positive example scores above a negative one.", "Hanley & McNeil 1982", 0.5)
+_quality(
+    "balanced_accuracy", "Balanced accuracy", "Mean over classes of the share classified rightly."
 )
 register_measure(
-    Measure("latency_p50_ms", "Median latency", "ms", 0.0, None, "down",
-            "Median wall time from text to embedding, tokenising included, on the machine of the run.")
+    Measure(
+        "auroc",
+        "AUROC",
+        "",
+        0.0,
+        1.0,
+        "up",
+        "Chance that a positive example scores above a negative one.",
+        "Hanley & McNeil 1982",
+        0.5,
+    )
 )
 register_measure(
-    Measure("latency_p95_ms", "95th percentile of latency", "ms", 0.0, None, "down",
-            "95th percentile of wall time from text to embedding, tokenising included.")
+    Measure(
+        "latency_p50_ms",
+        "Median latency",
+        "ms",
+        0.0,
+        None,
+        "down",
+        "Median wall time from text to embedding, tokenising included, on the machine of the run.",
+    )
 )
 register_measure(
-    Measure("relative_cost", "Share of the full model's time", "", 0.0, None, "down",
-            "Time to embed a text with the cut model over that of the full model, measured side by side.")
+    Measure(
+        "latency_p95_ms",
+        "95th percentile of latency",
+        "ms",
+        0.0,
+        None,
+        "down",
+        "95th percentile of wall time from text to embedding, tokenising included.",
+    )
+)
+register_measure(
+    Measure(
+        "relative_cost",
+        "Share of the full model's time",
+        "",
+        0.0,
+        None,
+        "down",
+        "Time to embed a text with the cut model over that of the full model, measured side by side.",
+    )
 )

@@ -30,7 +30,13 @@ class Estimate:
 
     def row(self) -> dict[str, Any]:
         """The columns of a tidy row that this estimate fills."""
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "seed": self.seed}
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "seed": self.seed,
+        }
 
 
 def bootstrap_indices(
@@ -49,7 +55,9 @@ def bootstrap_indices(
     return [np.concatenate([members[g] for g in pick]) for pick in picks]
 
 
-def percentile_interval(draws: Array, confidence: float = 0.95, axis: int = 0) -> tuple[Array, Array]:
+def percentile_interval(
+    draws: Array, confidence: float = 0.95, axis: int = 0
+) -> tuple[Array, Array]:
     """Central interval of bootstrap draws along `axis`."""
     tail = (1 - check_confidence(confidence)) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=axis)
@@ -85,7 +93,9 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple
 def check_confidence(confidence: float) -> float:
     """`confidence` itself if it lies strictly between 0 and 1."""
     if not 0 < confidence < 1:
-        raise InputError(f"confidence {confidence}: a number strictly between 0 and 1 is needed, such as 0.95")
+        raise InputError(
+            f"confidence {confidence}: a number strictly between 0 and 1 is needed, such as 0.95"
+        )
     return confidence
 
 
@@ -124,7 +134,9 @@ def hoeffding_bentkus(mean_loss: float, n: int, epsilon: float) -> float:
     True
     """
     if not 0 < epsilon < 1:
-        raise InputError(f"max loss {epsilon}: a number strictly between 0 and 1 is needed, such as 0.05")
+        raise InputError(
+            f"max loss {epsilon}: a number strictly between 0 and 1 is needed, such as 0.05"
+        )
     if mean_loss >= epsilon:
         return 1.0
     bentkus = np.e * float(stats.binom.cdf(np.ceil(n * mean_loss), n, epsilon))

@@ -47,19 +47,28 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     for row in collected:
         unknown = set(row) - set(COLUMNS)
         if unknown:
-            raise InputError(f"unknown column {sorted(unknown)[0]!r} in a tidy row. Allowed: {', '.join(COLUMNS)}")
+            raise InputError(
+                f"unknown column {sorted(unknown)[0]!r} in a tidy row. Allowed: {', '.join(COLUMNS)}"
+            )
     frame = pd.DataFrame({name: [row.get(name) for row in collected] for name in COLUMNS})
     return validate(frame)
 
 
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` with the fixed columns and types; refuses NaN, unregistered measures and rows that name both layer and block."""
+    """`frame` with the fixed columns and types.
+
+    Refuses NaN, unregistered measures, and rows that name both a layer and a block.
+    """
     missing = set(COLUMNS) - set(frame.columns)
     extra = set(frame.columns) - set(COLUMNS)
     if missing or extra:
-        raise DataError(f"not a tidy table: missing columns {sorted(missing)}, extra columns {sorted(extra)}")
+        raise DataError(
+            f"not a tidy table: missing columns {sorted(missing)}, extra columns {sorted(extra)}"
+        )
     for name in ("value", "low", "high"):
-        values = pd.to_numeric(frame[name].astype(object), errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        values = pd.to_numeric(frame[name].astype(object), errors="coerce").to_numpy(
+            dtype=float, na_value=np.nan
+        )
         given = frame[name].map(lambda v: v is not None and v is not pd.NA).to_numpy(dtype=bool)
         bad = np.flatnonzero(given & ~np.isfinite(values))
         if len(bad):
@@ -76,13 +85,17 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
         raise DataError("a tidy row without a measure")
     both = typed["layer"].notna() & typed["block"].notna()
     if both.any():
-        raise DataError(f"row {int(np.flatnonzero(both.to_numpy())[0])} names both a layer and a block; never both")
+        raise DataError(
+            f"row {int(np.flatnonzero(both.to_numpy())[0])} names both a layer and a block; never both"
+        )
     return typed.reset_index(drop=True)
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
     """Replace `path` atomically with Parquet (page checksums on, so that a flipped bit is noticed)."""
-    replace_file(path, lambda handle: frame.to_parquet(handle, index=False, write_page_checksum=True))
+    replace_file(
+        path, lambda handle: frame.to_parquet(handle, index=False, write_page_checksum=True)
+    )
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The datasets that every other part works on: frozen, validated when they are made.
 
-Texts are Python strings that can be encoded as UTF-8 and hold more than white space; labels, scores and groups are numpy
-arrays of the same length. What is wrong raises `DataError` with the row (0-based) that is at fault.
+Texts are Python strings that can be encoded as UTF-8 and hold more than white space; labels, scores and
+groups are numpy arrays of the same length. What is wrong raises `DataError` with the row (0-based) that is at fault.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def check_texts(texts: Sequence[str], what: str = "text") -> tuple[str, ...]:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise DataError(f"{what} {row} holds a lone surrogate at character {error.start}") from None
+            raise DataError(
+                f"{what} {row} holds a lone surrogate at character {error.start}"
+            ) from None
         checked.append(text)
     if not checked:
         raise DataError(f"no {what}s came: at least one is needed")
@@ -95,10 +97,14 @@ class LabelledTexts:
             raise DataError("labels must be integer codes into label_names: use LabelledTexts.make")
         present = np.unique(self.labels)
         if present[0] < 0 or present[-1] >= len(self.label_names):
-            raise DataError(f"label code {present[0] if present[0] < 0 else present[-1]} has no name")
+            raise DataError(
+                f"label code {present[0] if present[0] < 0 else present[-1]} has no name"
+            )
         if len(present) < 2:
             only = self.label_names[int(present[0])]
-            raise DataError(f"all {len(self.texts)} rows have the label {only!r}: two classes are needed")
+            raise DataError(
+                f"all {len(self.texts)} rows have the label {only!r}: two classes are needed"
+            )
 
     @classmethod
     def make(
@@ -114,20 +120,36 @@ class LabelledTexts:
         for row, value in enumerate(values):
             if value is None or value == "" or (isinstance(value, float) and value != value):
                 raise DataError(f"label of row {row} is missing: remove the row or label it")
-        types = {("str" if isinstance(v, str) else "bool" if isinstance(v, (bool, np.bool_)) else
-                  "number" if isinstance(v, (int, np.integer, float, np.floating)) else type(v).__name__) for v in values}
+        types = {
+            (
+                "str"
+                if isinstance(v, str)
+                else "bool"
+                if isinstance(v, (bool, np.bool_))
+                else "number"
+                if isinstance(v, (int, np.integer, float, np.floating))
+                else type(v).__name__
+            )
+            for v in values
+        }
         if len(types) > 1:
-            raise DataError(f"labels of mixed types ({', '.join(sorted(types))}): make them all one type")
+            raise DataError(
+                f"labels of mixed types ({', '.join(sorted(types))}): make them all one type"
+            )
         for row, value in enumerate(values):
             if isinstance(value, (float, np.floating)) and float(value) != int(value):
-                raise DataError(f"label of row {row} is {value}: classes must be whole numbers or strings; "
-                                "a score for a pair of texts goes with text_a,text_b")
+                raise DataError(
+                    f"label of row {row} is {value}: classes must be whole numbers or strings; "
+                    "a score for a pair of texts goes with text_a,text_b"
+                )
         plain = [int(v) if isinstance(v, (float, np.floating)) else v for v in values]
         names = sorted(set(plain))
         code = {label: index for index, label in enumerate(names)}
         codes = np.asarray([code[label] for label in plain], dtype=np.int64)
         grouped = None if groups is None else np.asarray(groups)
-        return cls(name, tuple(texts), codes, tuple(str(n) for n in names), grouped, source or Source())
+        return cls(
+            name, tuple(texts), codes, tuple(str(n) for n in names), grouped, source or Source()
+        )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -137,8 +159,12 @@ class LabelledTexts:
         return self.texts
 
     def content_hash(self) -> str:
-        return _joint_hash(sha256_texts(self.texts), _array_hash(self.labels), *self.label_names,
-                           _array_hash(self.groups))
+        return _joint_hash(
+            sha256_texts(self.texts),
+            _array_hash(self.labels),
+            *self.label_names,
+            _array_hash(self.groups),
+        )
 
 
 @dataclass(frozen=True)
@@ -165,7 +191,9 @@ class TextPairs:
         if len(bad):
             raise DataError(f"score of row {bad[0]} is {scores[bad[0]]}: a finite number is needed")
         if len(scores) < 2 or np.ptp(scores) == 0:
-            raise DataError("all scores are equal: a rank correlation needs at least two different scores")
+            raise DataError(
+                "all scores are equal: a rank correlation needs at least two different scores"
+            )
         _check_groups(self.groups, len(self.texts_a))
 
     def __len__(self) -> int:
@@ -175,8 +203,12 @@ class TextPairs:
         return self.texts_a + self.texts_b
 
     def content_hash(self) -> str:
-        return _joint_hash(sha256_texts(self.texts_a), sha256_texts(self.texts_b), _array_hash(self.scores),
-                           _array_hash(self.groups))
+        return _joint_hash(
+            sha256_texts(self.texts_a),
+            sha256_texts(self.texts_b),
+            _array_hash(self.scores),
+            _array_hash(self.groups),
+        )
 
 
 @dataclass(frozen=True)
@@ -210,7 +242,10 @@ class Retrieval:
         without = np.flatnonzero(np.diff(relevance.indptr) == 0)
         if len(without):
             raise DataError(f"query {without[0]} has no relevant document: remove it")
-        for name, given, n in (("query_ids", self.query_ids, shape[0]), ("document_ids", self.document_ids, shape[1])):
+        for name, given, n in (
+            ("query_ids", self.query_ids, shape[0]),
+            ("document_ids", self.document_ids, shape[1]),
+        ):
             ids = tuple(given) or tuple(str(i) for i in range(n))
             if len(ids) != n or len(set(ids)) != n:
                 raise DataError(f"{name}: {len(set(ids))} different ids for {n} rows")
@@ -225,8 +260,14 @@ class Retrieval:
 
     def content_hash(self) -> str:
         matrix = self.relevance
-        return _joint_hash(sha256_texts(self.queries), sha256_texts(self.documents), _array_hash(matrix.data),
-                           _array_hash(matrix.indices), _array_hash(matrix.indptr), _array_hash(self.groups))
+        return _joint_hash(
+            sha256_texts(self.queries),
+            sha256_texts(self.documents),
+            _array_hash(matrix.data),
+            _array_hash(matrix.indices),
+            _array_hash(matrix.indptr),
+            _array_hash(self.groups),
+        )
 
 
 @dataclass(frozen=True)
@@ -254,7 +295,9 @@ class MinimalPairs:
         return self.good + self.bad
 
     def content_hash(self) -> str:
-        return _joint_hash(sha256_texts(self.good), sha256_texts(self.bad), _array_hash(self.groups))
+        return _joint_hash(
+            sha256_texts(self.good), sha256_texts(self.bad), _array_hash(self.groups)
+        )
 
 
 @dataclass(frozen=True)
@@ -283,7 +326,9 @@ class TokenLabels:
         return tuple(" ".join(words) for words in self.words)
 
     def content_hash(self) -> str:
-        flat = ["\x1f".join(words) for words in self.words] + ["\x1f".join(row) for row in self.labels]
+        flat = ["\x1f".join(words) for words in self.words] + [
+            "\x1f".join(row) for row in self.labels
+        ]
         return _joint_hash(sha256_texts(flat), _array_hash(self.groups))
 
 
