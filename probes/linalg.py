@@ -1,7 +1,8 @@
 """Linear algebra that probes, translators and layer metrics share; float64 inside.
 
 Transformers have dimensions whose standard deviation is 1e-33 (MiniLM's last layer): dividing by it
-would turn rounding noise into unit variance, so dimensions below a *relative* floor count as constants and stay at zero.
+would turn rounding noise into unit variance, so dimensions below a *relative* floor count as
+constants and stay at zero.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def check_matrix(X: Any, name: str = "X", *, min_rows: int = 1) -> Array:
 
 
 def singular_values(X: Array, center: bool) -> Array:
-    """Singular values of X (n, d) in float64, largest first; never by a Gram matrix, so that small ones stay exact."""
+    """Singular values of X (n, d) in float64, largest first; not by a Gram matrix: small ones stay exact."""
     wide = np.asarray(X, dtype=np.float64)
     if center:
         wide = wide - wide.mean(axis=0)

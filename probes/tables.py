@@ -66,29 +66,29 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
             f"not a tidy table: missing columns {sorted(missing)}, extra columns {sorted(extra)}"
         )
     for name in ("value", "low", "high"):
-        values = pd.to_numeric(frame[name].astype(object), errors="coerce").to_numpy(
-            dtype=float, na_value=np.nan
-        )
-        given = frame[name].map(lambda v: v is not None and v is not pd.NA).to_numpy(dtype=bool)
-        bad = np.flatnonzero(given & ~np.isfinite(values))
-        if len(bad):
-            row = frame.iloc[int(bad[0])]
-            raise NonFiniteError(
-                f"{name} of measure {row['measure']!r} (layer {row['layer']}, variant {row['variant']}) is "
-                f"{row[name]}: a tidy table holds finite numbers or null"
-            )
-    typed = frame[list(COLUMNS)].astype(COLUMNS)  # type: ignore[arg-type]
-    unknown = [name for name in typed["measure"].dropna().unique() if name not in MEASURES]
-    if unknown:
-        raise DataError(f"measure {unknown[0]!r} is not registered: add it with register_measure")
+        _refuse_non_finite(frame, name)
+    typed: Any = frame[list(COLUMNS)].astype(COLUMNS)  # pandas' own types are too wide to help here
     if typed["measure"].isna().any():
         raise DataError("a tidy row without a measure")
-    both = typed["layer"].notna() & typed["block"].notna()
-    if both.any():
-        raise DataError(
-            f"row {int(np.flatnonzero(both.to_numpy())[0])} names both a layer and a block; never both"
-        )
+    unknown = [name for name in typed["measure"].unique() if name not in MEASURES]
+    if unknown:
+        raise DataError(f"measure {unknown[0]!r} is not registered: add it with register_measure")
+    both = np.flatnonzero((typed["layer"].notna() & typed["block"].notna()).to_numpy())
+    if len(both):
+        raise DataError(f"row {int(both[0])} names both a layer and a block; never both")
     return typed.reset_index(drop=True)
+
+
+def _refuse_non_finite(frame: pd.DataFrame, name: str) -> None:
+    """NaN and infinity are refused; null (None or NA) is how a missing number is written."""
+    for row, value in enumerate(frame[name]):
+        if value is None or value is pd.NA or np.isfinite(value):
+            continue
+        where = frame.iloc[row]
+        raise NonFiniteError(
+            f"{name} of measure {where['measure']!r} (layer {where['layer']}, variant {where['variant']}) "
+            f"is {value}: a tidy table holds finite numbers or null"
+        )
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
