@@ -50,7 +50,9 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             raise InputError(
                 f"unknown column {sorted(unknown)[0]!r} in a tidy row. Allowed: {', '.join(COLUMNS)}"
             )
-    frame = pd.DataFrame({name: [row.get(name) for row in collected] for name in COLUMNS})
+    # dtype object, or pandas would turn a missing number into NaN, which is another thing
+    columns = {name: [row.get(name) for row in collected] for name in COLUMNS}
+    frame = pd.DataFrame(columns, dtype=object)
     return validate(frame)
 
 

@@ -1,0 +1,233 @@
+"""What an analysis is: declared options and a function that fills a run folder.
+
+The scripts in `analyses/` each define one `ANALYSIS`. The command line and the dashboard load them by path, draw their
+options, and run them with `execute`; `python analyses/x.py …` and `fathometer run x …` are the same thing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import signal
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from probes.errors import FathometerError, InputError, RunError, unknown_name
+from probes.files import bundled
+from probes.runs import Run, RunView
+
+Progress = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an analysis; the command line and the dashboard's form are drawn from it.
+
+    `type` is the Python type of the value (str, int, float, bool); None is allowed where the default is None.
+    """
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def flag(self) -> str:
+        """How it is written on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> Any:
+        """`value` as the declared type; an error says what came and what is allowed."""
+        if value is None:
+            if self.default is None:
+                return None
+            raise InputError(f"{self.flag} needs a value")
+        try:
+            typed = self.type(value)
+        except (TypeError, ValueError):
+            raise InputError(f"{self.flag} {value!r}: a {self.type.__name__} is needed") from None
+        if self.choices and typed not in self.choices:
+            raise unknown_name(self.flag, str(typed), self.choices)
+        below = self.low is not None and typed < self.low
+        above = self.high is not None and typed > self.high
+        if below or above or (isinstance(typed, float) and typed != typed):
+            least = "" if self.low is None else f"at least {self.low:g}"
+            most = "" if self.high is None else f"at most {self.high:g}"
+            raise InputError(
+                f"{self.flag} {typed}: {' and '.join(filter(None, (least, most)))} is allowed"
+            )
+        return typed
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A question, the options it takes, and the function that answers it into an open run.
+
+    `run(run, options, progress)` writes rows and tables; `summary(view)` gives the lines that are printed at the end.
+    """
+
+    name: str
+    title: str
+    question: str
+    options: tuple[Option, ...]
+    run: Callable[[Run, Mapping[str, Any], Progress], None]
+    summary: Callable[[RunView], Any] = field(default=lambda view: "")
+
+    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All options with defaults filled in; unknown names and bad values are refused."""
+        allowed = {option.name: option for option in self.options}
+        for name in given:
+            if name not in allowed:
+                raise unknown_name(f"option of {self.name}", name, allowed)
+        return {
+            name: option.check(given.get(name, option.default)) for name, option in allowed.items()
+        }
+
+
+def model_options(model: str, data: str) -> tuple[Option, ...]:
+    """The options every analysis of a model on data has, with that analysis' defaults."""
+    return (
+        Option(
+            "model", str, model, "Model: a name of `fathometer models list`, a folder, or a hub id."
+        ),
+        Option(
+            "data",
+            str,
+            data,
+            "Data: a name of `fathometer datasets list`, a CSV, TSV, JSONL or Parquet file, a retrieval "
+            "folder, or hf:NAME.",
+        ),
+        Option(
+            "columns",
+            str,
+            None,
+            "Columns of a data file where they are not recognised: text=review,label=stars.",
+        ),
+        Option("device", str, "auto", "auto, cpu or cuda.", ("auto", "cpu", "cuda")),
+        Option(
+            "dtype",
+            str,
+            "float32",
+            "Arithmetic of the model: bfloat16 is about three times faster on many processors and changes "
+            "states by 0.5–2 %.",
+            ("float32", "bfloat16", "float16"),
+        ),
+        Option(
+            "max_length",
+            int,
+            None,
+            "Longest text in tokens; longer ones are cut and counted.",
+            low=4,
+        ),
+        Option(
+            "limit",
+            int,
+            None,
+            "Use at most this many examples of the data, drawn by --seed.",
+            low=20,
+        ),
+        Option("seed", int, 0, "Seed of every random draw.", low=0),
+        Option(
+            "trust_remote_code",
+            bool,
+            False,
+            "Run Python code that comes with a model. Only for models whose code you have read.",
+        ),
+    )
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """`"text=review,label=stars"` as a dictionary.
+
+    >>> parse_columns("text=review, label=stars")
+    {'text': 'review', 'label': 'stars'}
+    """
+    pairs = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
+    for pair in pairs:
+        if len(pair) != 2 or not all(side.strip() for side in pair):
+            raise InputError(
+                f"--columns {text!r}: write role=column pairs, such as text=review,label=stars"
+            )
+    return {role.strip(): column.strip() for role, column in pairs}
+
+
+def load_analyses() -> dict[str, Path]:
+    """Names of all analyses and the scripts that hold them."""
+    scripts = sorted(bundled("analyses").glob("[a-z]*.py"))
+    return {path.stem.replace("_", "-"): path for path in scripts}
+
+
+def load_analysis(name: str) -> Analysis:
+    """The `ANALYSIS` of a script in `analyses/`, loaded from its file."""
+    scripts = load_analyses()
+    if name not in scripts:
+        raise unknown_name("analysis", name, scripts)
+    module_name = "fathometer_analysis_" + re.sub(r"\W", "_", name)
+    spec = importlib.util.spec_from_file_location(module_name, scripts[name])
+    if spec is None or spec.loader is None:
+        raise FathometerError(f"{scripts[name]} cannot be loaded: reinstall the package")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ANALYSIS
+
+
+@contextmanager
+def _stoppable() -> Generator[None]:
+    """SIGTERM ends the work like Ctrl-C does, at the next safe point, with exit code 143."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def execute(
+    analysis: Analysis,
+    given: Mapping[str, Any],
+    *,
+    runs: Path,
+    name: str | None = None,
+    resume: RunView | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Run `analysis` into a new folder (or continue `resume`), write its report, and return the folder.
+
+    Options are checked before the folder is made, so that a misspelt value leaves nothing behind.
+    """
+    from probes.report import build_report
+
+    if resume is not None:
+        if resume.info.get("analysis") != analysis.name:
+            raise RunError(f"run {resume.slug!r} belongs to {resume.info.get('analysis')!r}")
+        options = analysis.check(resume.info["options"])
+        run = Run.reopen(resume.path)
+    else:
+        options = analysis.check(given)
+        run = Run.create(runs, analysis.name, options, name)
+
+    def tell(done: int, total: int | None, text: str) -> None:
+        run.progress(done, total, text)
+        if progress is not None:
+            progress(done, total, text)
+
+    with _stoppable(), run:
+        analysis.run(run, options, tell)
+        tell(0, None, "writing the report")
+        build_report(run.path)
+    build_report(run.path)  # once more, so that the report itself says that the run is finished
+    return run.path
