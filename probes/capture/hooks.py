@@ -1,0 +1,249 @@
+"""The reference backend: PyTorch hooks on the model itself.
+
+Hooks are set for one forward pass and removed in `finally`. They only read; what they read is handed to `receive`
+at once, so that pooling happens inside the hook and no full state outlives its block. The pass ends, by a private
+exception, as soon as every place asked for has been read: later blocks and the language-model head never run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from probes.capture.sites import SITES, Place, parse_sites
+from probes.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from probes.models import Model
+
+Receive = Callable[[Place, "torch.Tensor"], None]
+Inputs = Mapping[str, "torch.Tensor"]
+
+
+class _PassDone(Exception):
+    """Everything asked for has been read: leave the forward pass."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a place is found: the input or the output of a module."""
+
+    module: nn.Module
+    end: Literal["input", "output"]
+
+
+def find_spot(model: Model, place: Place) -> Spot:
+    """Where `place` is read; `DoesNotApply` with the reason where the architecture has no such place."""
+    structure = model.structure
+    site, index = place
+    if SITES[site].axis == "layer":
+        if index == 0:
+            return Spot(structure.blocks[0].module, "input")
+        return Spot(structure.blocks[index - 1].module, "output")
+    module = structure.module_for(site, index)
+    return Spot(module, "input" if site == "z" else "output")
+
+
+def first_tensor(value: Any) -> torch.Tensor:
+    """The states in what a module takes or returns: a tensor, or the first tensor of a tuple or mapping."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value
+    parts: Any = value.values() if isinstance(value, Mapping) else value
+    if isinstance(parts, (tuple, list)) or isinstance(value, Mapping):
+        for part in parts:
+            if isinstance(part, torch.Tensor):
+                return part
+    raise ModelError(
+        f"a module gave {type(value).__name__} without a tensor: its states cannot be read"
+    )
+
+
+def _with_first_tensor(value: Any, new: torch.Tensor) -> Any:
+    """`value` with its first tensor replaced by `new`; `value` itself is left as it was."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return new
+    if isinstance(value, tuple):
+        parts = list(value)
+        at = next(i for i, part in enumerate(parts) if isinstance(part, torch.Tensor))
+        parts[at] = new
+        return tuple(parts)
+    raise ModelError(
+        f"a module gave {type(value).__name__}: only a tensor or a tuple can be edited"
+    )
+
+
+def _attach(spot: Spot, act: Callable[[torch.Tensor], torch.Tensor | None]) -> Any:
+    """A hook that shows the states at `spot` to `act`; a tensor that `act` returns takes their place."""
+
+    def at_output(_module: nn.Module, _args: Any, output: Any) -> Any:
+        new = act(first_tensor(output))
+        return None if new is None else _with_first_tensor(output, new)
+
+    def at_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            new = act(first_tensor(args))
+            return None if new is None else (_with_first_tensor(args, new), kwargs)
+        name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+        new = act(first_tensor(kwargs[name]))
+        return None if new is None else (args, {**kwargs, name: new})
+
+    if spot.end == "output":
+        return spot.module.register_forward_hook(at_output)
+    return spot.module.register_forward_pre_hook(at_input, with_kwargs=True)
+
+
+def apply_tail(model: Model, states: torch.Tensor) -> torch.Tensor:
+    """What the model cut here would return: `states` after the modules that follow the last block."""
+    for module in model.structure.tail:
+        states = first_tensor(module(states))
+    return states
+
+
+def shape_states(
+    model: Model, place: Place, states: torch.Tensor, shape: Sequence[int]
+) -> torch.Tensor:
+    """`states` as (batch, token, d), or (batch, token, head, d_head) for `z`, whatever the module's own layout.
+
+    Some modules work on (batch · token, d); `shape` is (batch, token).
+    """
+    batch, token = shape
+    features = states.shape[-1]
+    if states.numel() != batch * token * features:
+        raise ModelError(
+            f"{place} has shape {tuple(states.shape)}: it does not hold {batch} × {token} tokens"
+        )
+    if not SITES[place.site].per_head:
+        return states.reshape(batch, token, features)
+    block = model.structure.blocks[place.index]
+    return states.reshape(batch, token, block.n_heads, features // block.n_heads)
+
+
+class TorchRunner:
+    """Forward passes of one model that hand the states at `places` to a receiver.
+
+    Examples:
+        >>> from probes.capture.sites import Place
+        >>> def show(model, inputs):  # with a loaded model and {"input_ids": …, "attention_mask": …}
+        ...     TorchRunner(model, [Place("exit", 3)])(inputs, lambda place, states: print(place, states.shape))
+    """
+
+    def __init__(self, model: Model, places: Sequence[Place]) -> None:
+        if not places:
+            raise InputError("no place was asked for: name at least one site and one layer")
+        self.model = model
+        self._spots: dict[Spot, list[Place]] = {}
+        for place in places:
+            self._spots.setdefault(find_spot(model, place), []).append(place)
+
+    def __call__(self, inputs: Inputs, receive: Receive) -> None:
+        """Run the backbone on `inputs`; `receive(place, states)` gets (batch, token, d) or (batch, token, head, d_head).
+
+        The receiver must not edit the states.
+        """
+        import torch
+
+        open_spots = set(self._spots)
+        shape = token_shape(inputs)
+        handles: list[Any] = []
+
+        def read(spot: Spot) -> Callable[[torch.Tensor], None]:
+            def act(states: torch.Tensor) -> None:
+                if spot not in open_spots:
+                    raise ModelError(
+                        f"{self._spots[spot][0]} is read twice in one forward pass: a module is shared between blocks"
+                    )
+                for place in self._spots[spot]:
+                    found = apply_tail(self.model, states) if place.site == "exit" else states
+                    grid = shape or found.shape[:2]
+                    receive(place, shape_states(self.model, place, found, grid))
+                open_spots.discard(spot)
+                if not open_spots:
+                    raise _PassDone
+
+            return act
+
+        try:
+            for spot in self._spots:
+                handles.append(_attach(spot, read(spot)))
+            with torch.inference_mode(), contextlib.suppress(_PassDone):
+                run_backbone(self.model, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if open_spots:
+            missed = sorted(str(self._spots[spot][0]) for spot in open_spots)
+            raise ModelError(
+                f"the forward pass never came by {missed[0]}: this model runs its blocks elsewhere"
+            )
+
+
+def token_shape(inputs: Inputs) -> tuple[int, int] | None:
+    """(batch, token) of token inputs; None for images, whose number of patches only the model knows."""
+    ids = inputs.get("input_ids")
+    return None if ids is None else (int(ids.shape[0]), int(ids.shape[1]))
+
+
+def run_backbone(model: Model, inputs: Inputs) -> Any:
+    """The model's own forward pass without its language-model head and without a key-value cache."""
+    extra: dict[str, Any] = {}
+    if "use_cache" in accepted_inputs(model):
+        extra["use_cache"] = False
+    return model.structure.base(**inputs, **extra)
+
+
+def accepted_inputs(model: Model) -> frozenset[str]:
+    """Names of the arguments that the backbone's forward takes."""
+    import inspect
+
+    return frozenset(inspect.signature(model.structure.base.forward).parameters)
+
+
+@contextlib.contextmanager
+def edit_site(
+    model: Model, site: str, index: int, edit: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[None]:
+    """While the context lasts, replace the states at one place by `edit(states)` in every forward pass.
+
+    `states` is (batch, token, d), for `z` (batch, token, head, d_head); what `edit` returns has the same shape. It should
+    return a new tensor. `exit` cannot be edited: it is no place on the model's own path; edit `resid_post`.
+
+    Raises `InputError` for unknown places and wrong shapes, `DoesNotApply` where the architecture has no such place.
+
+    Examples:
+        >>> def without_head(model, block, head):  # zero-ablate one head
+        ...     def edit(z):
+        ...         z = z.clone()
+        ...         z[:, :, head] = 0
+        ...         return z
+        ...     return edit_site(model, "z", block, edit)
+    """
+    (place,) = parse_sites(site, model.n_layers, layers=[index])
+    if place.site == "exit":
+        raise InputError(
+            "'exit' is read beside the model's own path and cannot be edited: edit 'resid_post'"
+        )
+
+    def act(states: torch.Tensor) -> torch.Tensor:
+        grid = states.shape[:2] if states.ndim > 2 else (1, states.shape[0])
+        shaped = shape_states(model, place, states, grid)
+        new = edit(shaped)
+        if new.shape != shaped.shape:
+            raise InputError(
+                f"the edit of {place} returned {tuple(new.shape)}, {tuple(shaped.shape)} is needed"
+            )
+        return new.reshape(states.shape)
+
+    handle = _attach(find_spot(model, place), act)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,152 @@
+"""From texts to token ids: nothing in a user's text acts as a control token, and truncation is counted.
+
+"[SEP]" or "<|im_end|>" inside a text is tokenised as the plain characters that it is; only the tokens that the
+tokenizer itself puts around a text are special. No chat template is ever applied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.errors import DataError, ModelError
+
+_TEXTS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text: `ids` (t,), `special` (t,) true for the tokens around it, `truncated` if it was cut."""
+
+    ids: NDArray[np.int64]
+    special: NDArray[np.bool_]
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def control_ids(tokenizer: Any) -> dict[int, str]:
+    """Ids that act as control tokens, with their spelling; the unknown token is none: it stands for words.
+
+    (The unknown token of some tokenizers is a control token too, e.g. `<|endoftext|>`: such a one counts, because
+    no word becomes it in a byte-level vocabulary.)
+    """
+    found = {
+        int(i): str(tokenizer.convert_ids_to_tokens(int(i))) for i in tokenizer.all_special_ids
+    }
+    for index, token in getattr(tokenizer, "added_tokens_decoder", {}).items():
+        if token.special:
+            found[int(index)] = str(token.content)
+    unknown = tokenizer.unk_token_id
+    shared = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    if unknown is not None and unknown not in shared:
+        found.pop(int(unknown), None)
+    return found
+
+
+class TextEncoder:
+    """Tokenises texts for one model.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; `ModelError` when there is none.
+        max_length: longest sequence, special tokens included; longer texts are cut at the tokenizer's own side.
+        prompt: text put before each text, as plain text.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, prompt: str = "") -> None:
+        if tokenizer is None:
+            raise ModelError("this model has no tokenizer: give pixel_values=, not texts")
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.prompt = prompt
+        self._control = control_ids(tokenizer)
+
+    def __call__(self, texts: Sequence[str], first_row: int = 0) -> list[Tokens]:
+        """One `Tokens` per text. `first_row` is the number of the first text, for messages."""
+        found: list[Tokens] = []
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            part = [self.prompt + text for text in texts[start : start + _TEXTS_AT_ONCE]]
+            found += self._encode(part, first_row + start)
+        return found
+
+    def _encode(self, texts: list[str], first_row: int) -> list[Tokens]:
+        coded = self.tokenizer(
+            texts,
+            add_special_tokens=True,
+            split_special_tokens=True,
+            truncation=True,
+            max_length=self.max_length,
+            padding=False,
+            return_special_tokens_mask=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        encodings = coded.encodings
+        found: list[Tokens] = []
+        for i, (ids, special) in enumerate(
+            zip(coded["input_ids"], coded["special_tokens_mask"], strict=True)
+        ):
+            tokens = Tokens(np.asarray(ids, np.int64), np.asarray(special, bool), False)
+            if encodings is not None:
+                tokens = Tokens(tokens.ids, tokens.special, bool(encodings[i].overflowing))
+            elif len(ids) >= self.max_length:
+                tokens = Tokens(tokens.ids, tokens.special, self._is_cut(texts[i]))
+            if self._control_inside(tokens):
+                tokens = self._encode_in_pieces(texts[i], first_row + i)
+            if len(tokens) == 0:
+                raise DataError(f"text {first_row + i} has no tokens: remove it or give it a text")
+            found.append(tokens)
+        return found
+
+    def _is_cut(self, text: str) -> bool:
+        whole = self.tokenizer(text, split_special_tokens=True, truncation=False)["input_ids"]
+        return len(whole) > self.max_length
+
+    def _control_inside(self, tokens: Tokens) -> bool:
+        inside = tokens.ids[~tokens.special]
+        return any(int(i) in self._control for i in inside)
+
+    def _encode_in_pieces(self, text: str, row: int) -> Tokens:
+        """For vocabularies that hold the control token as a word, so that asking to split it does not help.
+
+        The spelling of each control token is broken in its middle and the pieces are tokenised on their own.
+        """
+        core = getattr(self.tokenizer, "backend_tokenizer", None)
+        if core is None:
+            raise DataError(self._refusal(row))
+        from tokenizers import Encoding
+
+        core.no_truncation()
+        core.encode_special_tokens = True
+        pieces = core.encode_batch(self._break(text), add_special_tokens=False)
+        whole: Any = Encoding.merge(pieces, growing_offsets=True)
+        room = self.max_length - core.num_special_tokens_to_add(is_pair=False)
+        truncated = len(whole.ids) > room
+        if truncated:
+            whole.truncate(room, direction=self.tokenizer.truncation_side)
+        whole = core.post_process(whole, None, True)
+        tokens = Tokens(
+            np.asarray(whole.ids, np.int64), np.asarray(whole.special_tokens_mask, bool), truncated
+        )
+        if self._control_inside(tokens):
+            raise DataError(self._refusal(row))
+        return tokens
+
+    def _break(self, text: str) -> list[str]:
+        spellings = sorted((s for s in self._control.values() if len(s) > 1), key=len, reverse=True)
+        pattern = "|".join(re.escape(s) for s in spellings)
+        cuts = [match.start() + len(match[0]) // 2 for match in re.finditer(pattern, text)]
+        edges = [0, *cuts, len(text)]
+        return [text[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+    def _refusal(self, row: int) -> str:
+        return (
+            f"text {row} holds the spelling of a control token that this tokenizer cannot take as plain text: "
+            "remove it from the text"
+        )
