@@ -20,6 +20,10 @@ class InputError(FathometerError):
     """A value, name or option that is not allowed."""
 
 
+class EstimatorInputError(InputError, ValueError):
+    """Data or a parameter that an estimator cannot take; a `ValueError` too, as scikit-learn expects."""
+
+
 class DataError(FathometerError):
     """A dataset that cannot be read or does not hold what it must; names file and line where known."""
 

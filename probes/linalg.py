@@ -38,7 +38,11 @@ class Standardiser:
         mean = wide.mean(axis=0)
         if not scale:
             return cls(mean, np.ones_like(mean))
-        deviation = wide.std(axis=0)
+        return cls.from_moments(mean, wide.std(axis=0))
+
+    @classmethod
+    def from_moments(cls, mean: Array, deviation: Array) -> Standardiser:
+        """The same from the mean (d,) and standard deviation (d,) of rows that need not be at hand."""
         typical = float(np.median(deviation[deviation > 0])) if np.any(deviation > 0) else 0.0
         alive = deviation > RELATIVE_FLOOR * np.maximum(typical, np.abs(mean))
         return cls(mean, np.divide(1.0, deviation, out=np.zeros_like(deviation), where=alive))

@@ -95,19 +95,20 @@ class LayerMetric:
     measure: Measure
     compute: Callable[..., float]
     invariances: frozenset[str]
+    influence: Callable[..., Any] | None = None  # (n, d) -> (n,): each row's share in the value
 
 
 LAYER_METRICS: Registry[LayerMetric] = Registry("layer metric")
 
 
 def register_layer_metric(
-    measure: Measure, invariances: set[str]
+    measure: Measure, invariances: set[str], influence: Callable[..., Any] | None = None
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Decorator that registers a plain function on (n, d) arrays as a layer metric."""
 
     def decorate(function: Callable[..., float]) -> Callable[..., float]:
         register_measure(measure)
-        LAYER_METRICS.add(measure.name, LayerMetric(measure, function, frozenset(invariances)))
+        LAYER_METRICS.add(measure.name, LayerMetric(measure, function, frozenset(invariances), influence))
         return function
 
     return decorate
