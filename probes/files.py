@@ -105,12 +105,18 @@ def fsync_dir(path: Path) -> None:
 
 
 def replace_file(
-    path: Path, write: Callable[[BinaryIO], Any], *, durable: bool = False, size: int | None = None
+    path: Path,
+    write: Callable[[BinaryIO], Any],
+    *,
+    durable: bool = False,
+    size: int | None = None,
+    once: bool = False,
 ) -> None:
     """Write `path` so that a reader sees the old bytes or the new ones, never a part.
 
     `write` gets an open binary file. With `durable`, file and folder are synced before returning.
-    On any failure the temporary file is removed and the old file is left as it was.
+    On any failure the temporary file is removed and the old file is left as it was. With `once`, a file
+    that is already there stays: of several writers exactly one succeeds, and the others keep its bytes.
     """
     with writing(path, size):
         descriptor, temporary = tempfile.mkstemp(
@@ -123,7 +129,12 @@ def replace_file(
                 if durable:
                     os.fsync(handle.fileno())
             os.chmod(temporary, 0o644)  # mkstemp gives 0600; a run folder is meant to be shared
-            os.replace(temporary, path)
+            if once:
+                with contextlib.suppress(FileExistsError):
+                    os.link(temporary, path)
+                os.unlink(temporary)
+            else:
+                os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
