@@ -1,0 +1,243 @@
+"""Finding attention and MLP inside a block, by running the block once on two nearly equal rows.
+
+The second row differs from the first in one token only. The first projection whose *input* differs at
+the other tokens comes after attention mixed them: it is the output projection, and its input is z.
+What is added to the residual stream is then looked for among module outputs and accepted only if the
+sums come out:
+
+* additive blocks: out = x + attn_out + mlp_out (serial and parallel alike);
+* post-norm blocks: y = norm₁(x + attn_out), out = norm₂(y + mlp_out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from probes.models.find_blocks import Chain, hidden_of
+from probes.models.structure import Block, Heads
+from probes.models.trace import Call, first_tensor, in_float32, key, recording
+
+_ROUNDING = 3e-5  # relative to the largest coordinate of the token, float32
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One block run on two rows: x and out are (2, token, d); calls are those of its inner modules."""
+
+    path: str
+    x: Tensor
+    out: Tensor
+    calls: tuple[Call, ...]
+
+    def per_token(self, tensor: Tensor | None) -> Tensor | None:
+        """As (2, token, width), from that shape or from (2·token, width); None for any other."""
+        rows, tokens, _ = self.x.shape
+        if tensor is None or not tensor.is_floating_point():
+            return None
+        if tensor.ndim == 3 and tensor.shape[:2] == (rows, tokens):
+            return tensor
+        if tensor.ndim == 2 and tensor.shape[0] == rows * tokens:
+            return tensor.reshape(rows, tokens, -1)
+        return None
+
+    def equal(self, a: Tensor, b: Tensor) -> bool:
+        """Equal up to rounding, token by token: some tokens have states a thousand times larger."""
+        scale = torch.stack([t.abs().amax(-1) for t in (a, b, self.x, self.out)]).amax(0)
+        return bool(((a - b).abs().amax(-1) <= _ROUNDING * scale).all())
+
+
+def replay_block(call: Call, place: int | str) -> Replay:
+    """Run a block again in float32 on two rows that differ in token 0, which every later token sees."""
+    hidden = hidden_of(call, place).float()
+    x = hidden.clone()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(x.shape[-1], generator=generator).to(x.device)
+    x[1, 0] += x[1].std() * noise
+    args = [_as_float(value) for value in call.args]
+    kwargs = {name: _as_float(value) for name, value in call.kwargs.items()}
+    if isinstance(place, int):
+        args[place] = x
+    else:
+        kwargs[place] = x
+    original = x.clone()  # a block that adds in place would change what it is compared with
+    with in_float32(call.module), torch.no_grad(), recording(call.module) as trace:
+        out = first_tensor(call.module(*args, **kwargs))
+    assert out is not None
+    inner = tuple(c for c in trace.calls if c.module is not call.module)
+    return Replay(call.path, original, out, inner)
+
+
+def _as_float(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.float()
+    if isinstance(value, tuple):
+        return tuple(_as_float(member) for member in cast("tuple[Any, ...]", value))
+    return value
+
+
+def find_sites(chain: Chain, index: int, config: Any) -> Block:
+    """Block `index` with its sites; a site that cannot be verified has no module, but a reason."""
+    call = chain.calls[index]
+    heads_wanted = _configured(config, "num_attention_heads", index)
+    block = Block(index, call.path, call.module)
+    if heads_wanted is None:
+        why = "the model has no attention heads (its configuration names none, as in state-space models)"
+        return _without(block, why)
+    replay = replay_block(call, chain.hidden_place)
+    projection = _output_projection(replay)
+    if projection is None:
+        return _without(
+            block,
+            "no attention found: looked for a projection whose input mixes the tokens",
+        )
+    missing: dict[str, str] = {}
+    heads = _find_heads(replay, projection, heads_wanted, config, index)
+    if heads is None:
+        assert projection.input is not None
+        missing["z"] = (
+            f"the input of {projection.path} is {projection.input.shape[-1]} wide, "
+            f"which {heads_wanted} heads do not divide"
+        )
+    attn, mlp = _added(replay, projection)
+    if attn is None or mlp is None:
+        why = (
+            "no module outputs were found that add up to what the block does "
+            "(looked for x + attn_out + mlp_out, and for a norm after each sum)"
+        )
+        missing |= {"attn_out": why, "mlp_out": why}
+    return Block(
+        index,
+        call.path,
+        call.module,
+        projection.module,
+        attn.module if attn else None,
+        mlp.module if mlp else None,
+        heads,
+        missing,
+    )
+
+
+def _without(block: Block, why: str) -> Block:
+    missing = {site: why for site in ("z", "attn_out", "mlp_out")}
+    return Block(block.index, block.path, block.module, missing=missing)
+
+
+def _configured(config: Any, name: str, index: int) -> int | None:
+    """A number from the configuration, which may be one per block."""
+    value = getattr(config, name, None)
+    if isinstance(value, (list, tuple)):
+        value = cast("Sequence[Any]", value)[index]
+    return int(value) if isinstance(value, int) and value > 0 else None
+
+
+def is_projection(call: Call) -> bool:
+    """A leaf with a 2-D weight applied to the last axis: `Linear`, GPT-2's `Conv1D`, low-bit variants."""
+    weight = getattr(call.module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or call.input is None or call.output is None:
+        return False
+    return call.input.is_floating_point() and call.input.shape[:-1] == call.output.shape[:-1]
+
+
+def _output_projection(replay: Replay) -> Call | None:
+    for call in replay.calls:
+        if not is_projection(call):
+            continue
+        given = replay.per_token(call.input)
+        if given is None or given.shape[1] < 2:
+            continue
+        change = (given[1, 1:] - given[0, 1:]).abs().amax()
+        if float(change) > 1e-5 * float(given.abs().amax()):
+            return call
+    return None
+
+
+def _find_heads(
+    replay: Replay, projection: Call, n: int, config: Any, index: int
+) -> Heads | None:
+    assert projection.input is not None
+    wide = projection.input.shape[-1]
+    if wide % n:
+        return None
+    width = wide // n
+    # Query, key and value projections together are (n + 2·n_kv)·width wide, fused or not.
+    before = {
+        call.path: call.output.shape[-1]
+        for call in replay.calls
+        if call.end < projection.start
+        and is_projection(call)
+        and call.output is not None
+        and replay.per_token(call.input) is not None
+    }
+    spare, rest = divmod(sum(before.values()) - n * width, 2 * width)
+    if rest == 0 and 1 <= spare <= n and n % spare == 0:
+        return Heads(n, spare, width)
+    return Heads(n, _configured(config, "num_key_value_heads", index) or n, width)
+
+
+def _added(replay: Replay, projection: Call) -> tuple[Call | None, Call | None]:
+    """The calls whose outputs attention and MLP add to the residual stream, verified by the sums."""
+    for attn in _followers(replay, projection):
+        a = replay.per_token(attn.output)
+        if a is None or a.shape != replay.x.shape:
+            continue
+        middle = replay.x + a
+        mlp = _with_output(replay, replay.out - middle, (attn, projection))
+        if mlp is None:
+            mlp = _after_norms(replay, middle, attn)
+        if mlp is not None:
+            return attn, mlp
+    return None, None
+
+
+def _followers(replay: Replay, projection: Call) -> list[Call]:
+    """The output projection and modules that take exactly its output (a norm after attention)."""
+    assert projection.output is not None
+    known = {key(projection.output)}
+    found = [projection]
+    for call in replay.calls:
+        if call.start < projection.end or call.input is None or call.output is None:
+            continue
+        if key(call.input) in known and key(call.output) not in known:
+            known.add(key(call.output))
+            found.append(call)
+    return found
+
+
+def _after_norms(replay: Replay, middle: Tensor, attn: Call) -> Call | None:
+    """Post-norm blocks: y = norm₁(x + a), out = norm₂(y + m); gives the call that outputs m."""
+    for first in replay.calls:
+        given, y = replay.per_token(first.input), replay.per_token(first.output)
+        if given is None or y is None or y.shape != middle.shape or given.shape != middle.shape:
+            continue
+        if not replay.equal(given, middle):
+            continue
+        for second in replay.calls:
+            total, out = replay.per_token(second.input), replay.per_token(second.output)
+            if total is None or out is None or out.shape != y.shape or total.shape != y.shape:
+                continue
+            if second.start > first.end and replay.equal(out, replay.out):
+                mlp = _with_output(replay, total - y, (attn, first, second))
+                if mlp is not None:
+                    return mlp
+    return None
+
+
+def _with_output(replay: Replay, target: Tensor, taken: tuple[Call, ...]) -> Call | None:
+    """The first call to end, with weights of its own, whose output (2, token, d) is `target`."""
+    for call in sorted(replay.calls, key=lambda c: c.end):
+        if call.output is None or call.output.shape != target.shape:
+            continue
+        if call in taken or not _has_weights(call.module):
+            continue
+        if replay.equal(call.output, target):
+            return call
+    return None
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None

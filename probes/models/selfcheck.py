@@ -1,0 +1,156 @@
+"""The check at load: what was found must reproduce the model's own numbers and have an effect on them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probes.errors import ModelError
+from probes.models.inputs import accepts, call_arguments, plain_ids, run_base, text_config
+from probes.models.structure import Structure
+from probes.models.trace import first_tensor, with_first_tensor
+
+_PADDED = 3
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest relative difference that counts as equal: 1e-5 in float32, a few roundings in half."""
+    return 1e-5 if dtype in (torch.float32, torch.float64) else 8 * torch.finfo(dtype).eps
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """max |a − b| / max |b|, in float32; infinite for different shapes or non-finite values."""
+    if a.shape != b.shape:
+        return float("inf")
+    a, b = a.float(), b.float()
+    value = float((a - b).abs().max()) / max(float(b.abs().max()), 1e-30)
+    return value if value == value else float("inf")
+
+
+@contextlib.contextmanager
+def collecting_layers(structure: Structure) -> Iterator[list[Tensor]]:
+    """Collect the residual stream at layers 0…L of one pass of the base."""
+    states: list[Tensor] = []
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        states.append(structure.read_hidden(args, kwargs).clone())
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        state = first_tensor(output)
+        assert state is not None
+        states.append(state.clone())
+
+    handles: list[Any] = []
+    try:
+        blocks = structure.blocks
+        handles.append(blocks[0].module.register_forward_pre_hook(enter, with_kwargs=True))
+        handles += [block.module.register_forward_hook(leave) for block in blocks]
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check_layers(structure: Structure, inputs: dict[str, Tensor], name: str) -> None:
+    """Layers 0…L equal the model's own `hidden_states` (the last one after the final norm)."""
+    base = structure.base
+    with torch.no_grad(), collecting_layers(structure) as states:
+        output = base(**call_arguments(base, inputs), output_hidden_states=True)
+        own: tuple[Tensor, ...] | None = getattr(output, "hidden_states", None)
+        exits = structure.apply_tail(states[-1])
+    if own is None:
+        return  # the model does not offer them: the chain itself was already checked by identity
+    if len(own) != structure.n_layers + 1:
+        raise ModelError(
+            f"{name}: {structure.n_layers} blocks were found, but the model returns {len(own)} hidden states"
+        )
+    allowed = tolerance(states[0].dtype)
+    for layer, (ours, theirs) in enumerate(zip(states, own, strict=True)):
+        difference = relative_difference(ours, theirs)
+        if layer == structure.n_layers:  # most models return this one after the final norm, some before
+            difference = min(difference, relative_difference(exits, theirs))
+        if difference > allowed:
+            raise ModelError(
+                f"{name}: layer {layer} differs from the model's own hidden state by {difference:.1e} "
+                f"(allowed {allowed:.0e}): this architecture is not understood"
+            )
+
+
+def check_sites(structure: Structure, inputs: dict[str, Tensor], name: str) -> None:
+    """Editing each resolved site, and each layer, changes what the model returns."""
+    base = structure.base
+    before = run_base(base, inputs)
+    for block in structure.blocks:
+        places = {"resid_post": block.module, "attn_out": block.attn_out, "mlp_out": block.mlp_out}
+        for site, module in places.items():
+            if module is not None and not _has_effect(base, inputs, before, module, on_input=False):
+                raise ModelError(f"{name}: editing {site} of block {block.index} changes nothing")
+        if block.o_proj is not None and not _has_effect(
+            base, inputs, before, block.o_proj, on_input=True
+        ):
+            raise ModelError(f"{name}: editing z of block {block.index} changes nothing")
+
+
+def _has_effect(
+    base: nn.Module, inputs: dict[str, Tensor], before: Tensor, module: nn.Module, on_input: bool
+) -> bool:
+    def edit(value: Tensor) -> Tensor:
+        ramp = torch.linspace(-1.0, 1.0, value.shape[-1], device=value.device, dtype=value.dtype)
+        return value + (1.0 + value.abs().mean()) * ramp  # not constant: a norm would remove that
+
+    def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (edit(args[0]), *args[1:])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> Any:
+        value = first_tensor(output)
+        assert value is not None
+        return with_first_tensor(output, edit(value))
+
+    register: Any = (
+        module.register_forward_pre_hook if on_input else module.register_forward_hook
+    )
+    handle = register(enter if on_input else leave)
+    try:
+        after = run_base(base, inputs)
+    finally:
+        handle.remove()
+    return relative_difference(after, before) > 4 * torch.finfo(before.dtype).eps
+
+
+def find_padding(base: nn.Module, model: nn.Module, tokenizer: Any) -> tuple[tuple[str, ...], bool]:
+    """On which sides padding does not matter, and whether positions must be passed for that.
+
+    Some models count positions from the mask or the pad token themselves, others need
+    `position_ids`; which is which is tried out on one short text.
+    """
+    device = next(model.parameters()).device
+    ids = plain_ids(model, 5).to(device)
+    mask = torch.ones_like(ids)
+    alone = run_base(base, {"input_ids": ids[None], "attention_mask": mask[None]})[0]
+    pad = getattr(tokenizer, "pad_token_id", None)
+    if pad is None:
+        pad = getattr(text_config(model), "pad_token_id", None)
+    filler = ids.new_full((_PADDED,), pad if isinstance(pad, int) and pad >= 0 else 0)
+    best: tuple[tuple[str, ...], bool] = ((), False)
+    for explicit in (False, True):
+        if explicit and not accepts(base, "position_ids"):
+            continue
+        sides: list[str] = []
+        for side in ("right", "left"):
+            left = side == "left"
+            padded = torch.cat([filler, ids] if left else [ids, filler])[None]
+            masked = torch.cat([0 * filler, mask] if left else [mask, 0 * filler])[None]
+            given = {"input_ids": padded, "attention_mask": masked}
+            if explicit:
+                given["position_ids"] = (masked.cumsum(-1) - 1).clamp(min=0)
+            states = run_base(base, given)[0]
+            real = states[_PADDED:] if left else states[: len(ids)]
+            if relative_difference(real, alone) <= tolerance(alone.dtype):
+                sides.append(side)
+        if len(sides) > len(best[0]):
+            best = (tuple(sides), explicit)
+    return best
