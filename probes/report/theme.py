@@ -1,0 +1,77 @@
+"""Colours, dashes, markers and the two Plotly templates (light and dark) of all figures.
+
+Series keep the same colour in both; they are mid-toned so that each stands out on white and on near-black.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Scheme = Literal["light", "dark"]
+
+# Okabe & Ito 2008, in an order whose first members differ most in every colour-vision type.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+NEUTRAL = "#7f8790"  # lines and notes that belong to no series; readable on both grounds
+ACCENT = "#D55E00"
+MAGNITUDE = "Viridis"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+_KNOWN = ("raw", "translated", "centred")
+_TONES: dict[Scheme, dict[str, str]] = {
+    "light": {"ink": "#1f2933", "grid": "#e4e7eb", "axis": "#9aa5b1", "ground": "#ffffff"},
+    "dark": {"ink": "#e6e9ee", "grid": "#2d3540", "axis": "#66717e", "ground": "#1a2028"},
+}
+
+
+def series_style(name: str, names: list[str]) -> dict[str, str]:
+    """Colour, dash and marker of a series; the known variants always look the same."""
+    order = [*_KNOWN, *(n for n in names if n not in _KNOWN)]
+    at = order.index(name)
+    return {
+        "color": PALETTE[at % len(PALETTE)],
+        "dash": DASHES[at % len(DASHES)],
+        "symbol": MARKERS[at % len(MARKERS)],
+    }
+
+
+def faded(colour: str, alpha: float = 0.18) -> str:
+    """`#rrggbb` as a translucent fill for a band.
+
+    >>> faded("#0072B2")
+    'rgba(0,114,178,0.18)'
+    """
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def template(scheme: Scheme) -> dict[str, Any]:
+    """A Plotly template with transparent grounds, as plain JSON, so that a page can swap it on the fly."""
+    tone = _TONES[scheme]
+    axis: dict[str, Any] = {
+        "gridcolor": tone["grid"],
+        "linecolor": tone["axis"],
+        "tickcolor": tone["axis"],
+        "zerolinecolor": tone["grid"],
+        "automargin": True,
+        "title": {"standoff": 10},
+    }
+    return {
+        "layout": {
+            "font": {"family": FONT, "size": 13, "color": tone["ink"]},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": axis,
+            "yaxis": axis,
+            "colorway": list(PALETTE),
+            "hoverlabel": {
+                "bgcolor": tone["ground"],
+                "bordercolor": tone["axis"],
+                "font": {"color": tone["ink"], "family": FONT},
+                "align": "left",
+            },
+            "legend": {"bgcolor": "rgba(0,0,0,0)"},
+            "coloraxis": {"colorbar": {"outlinewidth": 0, "tickcolor": tone["axis"]}},
+        }
+    }
