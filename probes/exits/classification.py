@@ -1,0 +1,168 @@
+"""Texts with one class each: accuracy of a ridge probe at every width.
+
+One Gram matrix per layer serves every width, because the Gram of the first m coordinates is its leading m × m block, and one
+eigendecomposition per width serves every regularisation. States enter as they are (not at unit length), standardised with the
+mean and spread of the fit part. The probe is fitted on the fit part. Rows of the fit part are predicted by exact
+leave-one-cluster-out, so that no row is ever judged by a probe that has seen it or its group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.errors import DataError, InputError
+from probes.exits.resample import Resamples
+from probes.linalg import Standardiser
+
+Array = NDArray[np.floating[Any]]
+IntArray = NDArray[np.integer[Any]]
+
+LAMBDAS: Array = np.logspace(
+    -4, 2, 13
+)  # per example: the penalty is λ · n on coordinates of unit variance
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """Rows of the encoded texts, their class codes, and the cluster each example belongs to."""
+
+    kind: ClassVar[str] = "classification"
+    primary: ClassVar[str] = "accuracy"
+    measures: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy")
+    name: str
+    rows: IntArray  # (n,)
+    labels: IntArray  # (n,)
+    n_classes: int
+    clusters: IntArray  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, rows: IntArray) -> ClassificationTask:
+        return replace(
+            self, rows=self.rows[rows], labels=self.labels[rows], clusters=self.clusters[rows]
+        )
+
+    def text_rows(self, rows: IntArray) -> IntArray:
+        """Rows of the encoded texts that the examples `rows` use."""
+        return np.unique(self.rows[rows])
+
+    def score(self, states: Array, dims: Sequence[int], fit: IntArray) -> dict[str, Array]:
+        """Whether every example is classified rightly, at every width: {measure: (dims, n)} of 0 and 1."""
+        predicted = predict_classes(
+            states[self.rows], self.labels, self.n_classes, dims, fit, self.clusters
+        )
+        right = (predicted == self.labels).astype(np.float64)
+        return {"accuracy": right, "balanced_accuracy": right}
+
+    def estimate(self, measure: str, scores: Array, rows: IntArray) -> Array:
+        """Accuracy or balanced accuracy (mean over the classes present) over the examples `rows`: (cells,)."""
+        if measure == "accuracy":
+            return scores[:, rows].mean(axis=1)
+        labels = self.labels[rows]
+        return np.mean(
+            [scores[:, rows][:, labels == c].mean(axis=1) for c in np.unique(labels)], axis=0
+        )
+
+    def draws(self, measure: str, scores: Array, rows: IntArray, resamples: Resamples) -> Array:
+        """The measure (cells, draws) under every resample of `rows`."""
+        if measure == "accuracy":
+            return resamples.means(scores[:, rows])
+        return _balanced_draws(scores[:, rows], self.labels[rows], resamples)
+
+    def losses(self, scores: Array, rows: IntArray) -> Array:
+        """(cells, rows): 1 where the class is wrong, else 0."""
+        return 1 - scores[:, rows]
+
+
+def _balanced_draws(right: Array, labels: IntArray, resamples: Resamples) -> Array:
+    """Mean over the classes that occur in the draw of the share classified rightly: (cells, draws)."""
+    result = np.empty((len(right), resamples.draws))
+    for part, weights in resamples.chunks():
+        shares = np.zeros((len(right), weights.shape[1]))
+        present = np.zeros(weights.shape[1])
+        for c in np.unique(labels):
+            mine = labels == c
+            total = weights[mine].sum(axis=0)
+            shares += np.divide(
+                right[:, mine] @ weights[mine], total, out=np.zeros_like(shares), where=total > 0
+            )
+            present += total > 0
+        result[:, part] = shares / present
+    return result
+
+
+def predict_classes(
+    X: Array,
+    labels: IntArray,
+    n_classes: int,
+    dims: Sequence[int],
+    fit: IntArray,
+    clusters: IntArray,
+) -> IntArray:
+    """Class codes (dims, n) of all rows of X (n, d) by a ridge probe fitted on the rows `fit`, for every width.
+
+    One-against-the-rest targets ±1, an unpenalised intercept, λ by the least leave-one-cluster-out squared error. Rows in
+    `fit` get their leave-one-cluster-out prediction (the intercept is refitted, the scaling is not).
+    """
+    if len(np.unique(labels[fit])) < 2:
+        raise DataError(
+            f"the fit part ({len(fit)} texts) holds one class only: more labelled texts are needed"
+        )
+    Z = Standardiser.fit(X[fit]).transform(X)
+    targets = np.where(labels[fit][:, None] == np.arange(n_classes), 1.0, -1.0)
+    level = targets.mean(axis=0)
+    design, centred = Z[fit], targets - level
+    gram, cross = design.T @ design, design.T @ centred
+    groups = _clusters_by_size(clusters[fit])
+    result = np.empty((len(dims), len(X)), dtype=np.int64)
+    for step, m in enumerate(dims):
+        values, vectors = np.linalg.eigh(gram[:m, :m])
+        rotated = vectors.T @ cross[:m]  # (m, classes)
+        scores = design[:, :m] @ vectors  # (fit, m)
+        left_out, best = _left_out(scores, np.clip(values, 0, None), rotated, centred, groups)
+        weights = vectors @ (rotated * best[:, None])
+        predicted = Z[:, :m] @ weights
+        predicted[fit] = centred - left_out
+        result[step] = np.argmax(predicted + level, axis=1)
+    return result
+
+
+def _clusters_by_size(clusters: IntArray) -> list[IntArray]:
+    """Positions of the members, clusters of one size stacked: arrays (clusters, size)."""
+    code = np.unique(clusters, return_inverse=True)[1]
+    order = np.argsort(code, kind="stable")
+    counts = np.bincount(code)
+    if len(counts) < 2:
+        raise InputError("all fit examples belong to one group: at least two groups are needed")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return [order[starts[counts == size][:, None] + np.arange(size)] for size in np.unique(counts)]
+
+
+def _left_out(
+    scores: Array, values: Array, rotated: Array, centred: Array, groups: list[IntArray]
+) -> tuple[Array, Array]:
+    """Residuals of every row when its cluster is left out (fit, classes) at the best λ, and 1/(eigenvalue + λn) (m,).
+
+    Exact for linear smoothers with hat matrix H: e_out = (I − H_gg)⁻¹ e_g for each cluster g.
+    """
+    n = len(scores)
+    best: tuple[float, Array, Array] | None = None
+    for penalty in LAMBDAS * n:
+        inverse = 1.0 / (values + penalty)
+        residual = centred - scores @ (rotated * inverse[:, None])
+        left_out = np.empty_like(residual)
+        for members in groups:
+            own = scores[members]  # (clusters, size, m)
+            hat = (own * inverse) @ own.transpose(0, 2, 1) + 1.0 / n  # 1/n: the intercept
+            left_out[members] = np.linalg.solve(np.eye(members.shape[1]) - hat, residual[members])
+        error = float((left_out**2).sum())
+        if best is None or error < best[0]:
+            best = error, left_out, inverse
+    assert best is not None
+    return best[1], best[2]
