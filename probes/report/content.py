@@ -63,7 +63,7 @@ def head(data: RunData, slug: str) -> Head:
     title = " on ".join(part for part in (model, names) if part) or slug
     created = clean(info.get("created") or "", 40).replace("T", " ").replace("+00:00", " UTC")
     seconds = info.get("seconds")
-    took = f"took {seconds:.0f} s" if isinstance(seconds, int | float) else ""
+    took = f"took {seconds:.0f} s" if isinstance(seconds, int | float) and seconds >= 1 else ""
     byline = " · ".join(part for part in (clean(slug, 80), created, took) if part)
     return Head(f"Fathometer · {analysis}", title, byline)
 
@@ -80,7 +80,9 @@ def model_name(info: Mapping[str, Any]) -> str:
 def dataset_names(info: Mapping[str, Any]) -> list[str]:
     """Names of the datasets a run was made with."""
     held = info.get("datasets")
-    names = [d.get("name") for d in held if isinstance(d, Mapping)] if isinstance(held, list) else []
+    names = (
+        [d.get("name") for d in held if isinstance(d, Mapping)] if isinstance(held, list) else []
+    )
     if not names and isinstance(info.get("options"), Mapping):
         names = [info["options"].get("data")]
     return [clean(_short(name), 80) for name in names if name]

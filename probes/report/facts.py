@@ -71,7 +71,11 @@ def _undecided(data: RunData, status: str) -> Verdict:
         return Verdict("running", "This run is not finished", (f"So far: {progress_text(data)}.",))
     if status in ("failed", "interrupted"):
         told = (message,) if message else ()
-        return Verdict("failed", f"This run was {status}" if status == "interrupted" else "This run failed", told)
+        return Verdict(
+            "failed",
+            f"This run was {status}" if status == "interrupted" else "This run failed",
+            told,
+        )
     return Verdict("none", "", ())
 
 
@@ -81,7 +85,9 @@ def progress_text(data: RunData) -> str:
     if not isinstance(progress, Mapping):
         return "no progress written"
     of = f" of {count(progress.get('total'))}" if is_number(progress.get("total")) else ""
-    return f"{clean(progress.get('text') or 'working', 200)}, {count(progress.get('done'))}{of} steps"
+    return (
+        f"{clean(progress.get('text') or 'working', 200)}, {count(progress.get('done'))}{of} steps"
+    )
 
 
 def where(cell: Cell, data: RunData) -> str:
@@ -107,19 +113,38 @@ def _chosen(data: RunData, decision: Mapping[str, Any], cell: Cell) -> Verdict:
     if is_number(decision.get("relative_cost")):
         sentences.append(
             f"A text takes {percent(decision.get('relative_cost'), 0)} of the full model’s time: "
-            f"{times(decision.get('speedup'))} as fast."
+            f"{times(decision.get('speedup')).replace('×', ' times')} as fast."
         )
     guarantee = str(decision.get("guarantee") or "")
     if guarantee:
-        sentences.append(f"Guarantee: {clean(guarantee, 60)}. {GUARANTEES.get(guarantee, '')}".strip())
-    return Verdict("chosen", f"Stop after {where(cell, data)}{how}", tuple(sentences), decision_table(data))
+        sentences.append(
+            f"Guarantee: {clean(guarantee, 60)}. {GUARANTEES.get(guarantee, '')}".strip()
+        )
+    return Verdict(
+        "chosen", f"Stop after {where(cell, data)}{how}", tuple(sentences), decision_table(data)
+    )
 
 
 def _infeasible(data: RunData, decision: Mapping[str, Any]) -> Verdict:
-    asked = f"keeps {level(data.budget)} of the full quality" if data.budget is not None else "keeps what was asked"
-    sure = f" with {level(decision.get('confidence'))} confidence" if is_number(decision.get("confidence")) else ""
-    reasons = [clean(decision[key]) for key in ("reason", "message", "needed") if isinstance(decision.get(key), str)]
-    wanted = next((decision[k] for k in ("n_needed", "sample_size_needed") if is_number(decision.get(k))), None)
+    asked = (
+        f"keeps {level(data.budget)} of the full quality"
+        if data.budget is not None
+        else "keeps what was asked"
+    )
+    sure = (
+        f" with {level(decision.get('confidence'))} confidence"
+        if is_number(decision.get("confidence"))
+        else ""
+    )
+    reasons = [
+        clean(decision[key])
+        for key in ("reason", "message", "needed")
+        if isinstance(decision.get(key), str)
+    ]
+    wanted = next(
+        (decision[k] for k in ("n_needed", "sample_size_needed") if is_number(decision.get(k))),
+        None,
+    )
     if wanted is not None:
         reasons.append(f"About {count(wanted)} calibration examples would be needed.")
     if not reasons:
@@ -134,7 +159,10 @@ def baselines(decision: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         return [(clean(k, 60), dict(v)) for k, v in held.items() if isinstance(v, Mapping)]
     if isinstance(held, list):
         entries = [dict(e) for e in held if isinstance(e, Mapping)]
-        return [(clean(e.get("name") or e.get("label") or f"layer {e.get('layer')}", 60), e) for e in entries]
+        return [
+            (clean(e.get("name") or e.get("label") or f"layer {e.get('layer')}", 60), e)
+            for e in entries
+        ]
     return []
 
 
@@ -147,7 +175,17 @@ def decision_table(data: RunData) -> Table:
         strong = 0
         rows.append(_decision_row("chosen", dict(decision), data, guarantee=True))
     rows += [_decision_row(name, entry, data) for name, entry in baselines(decision)]
-    columns = ("", "layer", "dims", "state", "quality", "of full", "ms per text", "speed-up", "guarantee")
+    columns = (
+        "",
+        "layer",
+        "dims",
+        "state",
+        "quality",
+        "of full",
+        "ms per text",
+        "speed-up",
+        "guarantee",
+    )
     return Table("", columns, tuple(rows), frozenset({1, 2, 4, 5, 6, 7}), strong=strong)
 
 
@@ -158,7 +196,9 @@ def _decision_row(
     latency = data.cost("latency_p50_ms").get(int(float(str(layer)))) if is_number(layer) else None
     low, high = entry.get("quality_low"), entry.get("quality_high")
     if not is_number(low) and is_number(layer) and is_number(dim):
-        cell = Cell(variant_name(entry.get("variant")), int(float(str(layer))), int(float(str(dim))))
+        cell = Cell(
+            variant_name(entry.get("variant")), int(float(str(layer))), int(float(str(dim)))
+        )
         row = data.at(cell, data.grid("test"))
         if row is not None and is_number(row["value"]) and is_number(entry.get("quality")):
             same = abs(float(row["value"]) - float(str(entry["quality"]))) < 5e-4
@@ -168,7 +208,11 @@ def _decision_row(
     if is_number(entry.get("share_low")):
         share += f" (≥ {percent(entry.get('share_low'))})"
     speed = entry.get("speedup")
-    if not is_number(speed) and is_number(entry.get("relative_cost")) and float(str(entry["relative_cost"])) > 0:
+    if (
+        not is_number(speed)
+        and is_number(entry.get("relative_cost"))
+        and float(str(entry["relative_cost"])) > 0
+    ):
         speed = 1 / float(str(entry["relative_cost"]))
     promise = clean(decision_guarantee(entry), 60) if guarantee else NOTHING
     return (
@@ -187,7 +231,10 @@ def _decision_row(
 def decision_guarantee(entry: Mapping[str, Any]) -> str:
     """`95 %, asymptotic`."""
     parts = [level(entry.get("confidence"))] if is_number(entry.get("confidence")) else []
-    return ", ".join([*parts, str(entry.get("guarantee"))] if entry.get("guarantee") else parts) or NOTHING
+    return (
+        ", ".join([*parts, str(entry.get("guarantee"))] if entry.get("guarantee") else parts)
+        or NOTHING
+    )
 
 
 def caveats(data: RunData) -> list[str]:
@@ -206,7 +253,9 @@ def alternatives(data: RunData) -> Table | None:
     if not entries:
         return None
     rows = [
-        _decision_row(clean(e.get("name") or e.get("why") or f"alternative {i + 1}", 80), e, data)[:-1]
+        _decision_row(clean(e.get("name") or e.get("why") or f"alternative {i + 1}", 80), e, data)[
+            :-1
+        ]
         for i, e in enumerate(entries[:20])
     ]
     note = f"Showing {len(rows)} of {len(entries)}." if len(entries) > len(rows) else ""
@@ -220,10 +269,25 @@ def chain_table(data: RunData, limit: int = 40) -> Table | None:
     if frame is None or frame.empty:
         return None
     shown = frame.head(limit)
-    rows = tuple(tuple(_cell_text(column, row[column]) for column in frame.columns) for row in shown.to_dict("records"))
-    numeric = frozenset(i for i, name in enumerate(frame.columns) if pd.api.types.is_numeric_dtype(frame[name]))
-    note = f"Showing {len(rows)} of {len(frame)}; all are in tables/chains.parquet." if len(frame) > len(rows) else ""
-    return Table("Order of the test", tuple(str(c).replace("_", " ") for c in frame.columns), rows, numeric, note)
+    rows = tuple(
+        tuple(_cell_text(column, row[column]) for column in frame.columns)
+        for row in shown.to_dict("records")
+    )
+    numeric = frozenset(
+        i for i, name in enumerate(frame.columns) if pd.api.types.is_numeric_dtype(frame[name])
+    )
+    note = (
+        f"Showing {len(rows)} of {len(frame)}; all are in tables/chains.parquet."
+        if len(frame) > len(rows)
+        else ""
+    )
+    return Table(
+        "Order of the test",
+        tuple(str(c).replace("_", " ") for c in frame.columns),
+        rows,
+        numeric,
+        note,
+    )
 
 
 def _cell_text(column: str, value: Any) -> str:
@@ -240,7 +304,11 @@ def _cell_text(column: str, value: Any) -> str:
 
 def pairs(title: str, held: Mapping[str, Any]) -> Table | None:
     """A two-column table of names and values."""
-    rows = tuple((clean(k, 60).replace("_", " "), plain_value(v, k)) for k, v in held.items() if v is not None)
+    rows = tuple(
+        (clean(k, 60).replace("_", " "), plain_value(v, k))
+        for k, v in held.items()
+        if v is not None
+    )
     return Table(title, ("", ""), rows) if rows else None
 
 
@@ -270,8 +338,12 @@ def provenance(data: RunData) -> list[Table]:
     for entry in held if isinstance(held, list) else []:
         if isinstance(entry, Mapping):
             tables.append(pairs("Data", entry))
-    tables.append(pairs("Versions", info["versions"]) if isinstance(info.get("versions"), Mapping) else None)
-    tables.append(pairs("Machine", info["hardware"]) if isinstance(info.get("hardware"), Mapping) else None)
+    tables.append(
+        pairs("Versions", info["versions"]) if isinstance(info.get("versions"), Mapping) else None
+    )
+    tables.append(
+        pairs("Machine", info["hardware"]) if isinstance(info.get("hardware"), Mapping) else None
+    )
     return [table for table in tables if table is not None]
 
 

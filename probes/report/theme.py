@@ -55,7 +55,7 @@ def template(scheme: Scheme) -> dict[str, Any]:
         "tickcolor": tone["axis"],
         "zerolinecolor": tone["grid"],
         "automargin": True,
-        "title": {"standoff": 10},
+        "title": {"standoff": 10, "font": {"size": 13}},
     }
     return {
         "layout": {

@@ -88,7 +88,9 @@ def metric_rows(n_layers: int, d: int) -> list[dict[str, Any]]:
         x = layer / n_layers
         rank = d * (0.25 + 0.5 * np.sin(np.pi * min(x * 1.1, 1)))
         cosine = 0.35 + 0.3 * x - 0.5 * x**4
-        rows.append({"measure": "effective_rank", "site": "exit", "layer": layer, "value": rank, "n": 1500})
+        rows.append(
+            {"measure": "effective_rank", "site": "exit", "layer": layer, "value": rank, "n": 1500}
+        )
         rows.append({"measure": "anisotropy", "site": "exit", "layer": layer, "value": cosine, "low": cosine - 0.01, "high": cosine + 0.01, "n": 1500})  # fmt: skip
     return rows
 
@@ -99,16 +101,31 @@ def decision_of(n_layers: int, d: int, measure: str, infeasible: bool) -> dict[s
     def entry(name: str, variant: str | None, layer: int, dim: int) -> dict[str, Any]:
         value = quality(variant, layer, dim, n_layers, d)
         cost = (1.1 + layer * 1.35) / (1.1 + n_layers * 1.35)
-        return {"name": name, "variant": variant, "layer": layer, "dim": dim, "quality": value, "share": value / full, "relative_cost": cost}
+        return {
+            "name": name,
+            "variant": variant,
+            "layer": layer,
+            "dim": dim,
+            "quality": value,
+            "share": value / full,
+            "relative_cost": cost,
+        }
 
-    at = {"half": n_layers // 2, "two thirds": round(n_layers * 2 / 3), "three quarters": round(n_layers * 3 / 4), "last": n_layers}
+    at = {
+        "half": n_layers // 2,
+        "two thirds": round(n_layers * 2 / 3),
+        "three quarters": round(n_layers * 3 / 4),
+        "last": n_layers,
+    }
     common = {
         "measure": measure, "min_quality": 0.95, "confidence": 0.95, "guarantee": "asymptotic", "quality_full": full, "pooling": "mean",
         "baselines": [entry(name, None, layer, d) for name, layer in at.items()],
         "caveats": ["The calibrate part has 300 examples; the interval is wide.", "Fit texts are shorter than the data."],
     }  # fmt: skip
     if infeasible:
-        empty = dict.fromkeys(("layer", "dim", "variant", "quality", "share", "share_low", "relative_cost", "speedup"))
+        empty = dict.fromkeys(
+            ("layer", "dim", "variant", "quality", "share", "share_low", "relative_cost", "speedup")
+        )
         return {"status": "infeasible", **empty, **common, "reason": "No candidate passed on the calibrate part (n = 300).", "n_needed": 1400, "alternatives": []}  # fmt: skip
     layer, dim = max(1, n_layers // 2), max(8, d // 3 * 2 // 2)
     dim = 2 ** int(np.log2(dim))
@@ -141,8 +158,20 @@ def make_run(
     }  # fmt: skip
     run = Run.create(parent, "exit-layers", options, slug=slug)
     run.describe(
-        model={"name": model, "weights_hash": "ab" * 32, "n_layers": n_layers, "n_heads": 12, "d_model": d},
-        dataset={"name": dataset, "kind": "pairs", "hash": "cd" * 32, "n": 1500, "licence": "CC BY-SA 4.0"},
+        model={
+            "name": model,
+            "weights_hash": "ab" * 32,
+            "n_layers": n_layers,
+            "n_heads": 12,
+            "d_model": d,
+        },
+        dataset={
+            "name": dataset,
+            "kind": "pairs",
+            "hash": "cd" * 32,
+            "n": 1500,
+            "licence": "CC BY-SA 4.0",
+        },
     )
     run.progress(3, 7, "measuring the grid")
     rows: list[dict[str, Any]] = []

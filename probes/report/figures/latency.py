@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 
 from probes.report.data import Cell, RunData
 from probes.report.figures.card import FigureCard, figure
-from probes.report.figures.marks import mark_chosen
+from probes.report.figures.marks import name_layer
 from probes.report.text import milliseconds, percent
-from probes.report.theme import PALETTE
+from probes.report.theme import ACCENT, NEUTRAL, PALETTE
 
 
 def latency_per_layer(data: RunData, *, marked: Cell | None = None) -> FigureCard | None:
@@ -30,11 +30,14 @@ def latency_per_layer(data: RunData, *, marked: Cell | None = None) -> FigureCar
         }
     )
     above = (rows["latency_p95_ms"] - rows["latency_p50_ms"]).clip(lower=0).fillna(0)
+    cell = marked or data.chosen
+    at = -1 if cell is None else cell.layer
+    colours = [ACCENT if layer == at else PALETTE[0] for layer in rows["layer"]]
     chart = go.Figure(
         go.Bar(
             x=rows["layer"].to_numpy(),
             y=rows["latency_p50_ms"].to_numpy(),
-            marker={"color": PALETTE[0], "opacity": 0.85},
+            marker={"color": colours},
             width=0.6,
             error_y={
                 "type": "data",
@@ -43,15 +46,14 @@ def latency_per_layer(data: RunData, *, marked: Cell | None = None) -> FigureCar
                 "arrayminus": np.zeros(len(rows)),
                 "thickness": 1.5,
                 "width": 5,
-                "color": PALETTE[1],
+                "color": NEUTRAL,
             },
             customdata=[_hover(row) for row in rows.to_dict("records")],
             hovertemplate="%{customdata}<extra></extra>",
         )
     )
-    cell = marked or data.chosen
-    if cell is not None:
-        mark_chosen(chart, cell, lift=4)
+    if at in set(rows["layer"]):
+        name_layer(chart, at, "chosen", lift=4)
     chart.update_layout(height=360, margin={"l": 70, "r": 24, "t": 40, "b": 60}, showlegend=False)
     last = int(rows["layer"].max())
     chart.update_xaxes(

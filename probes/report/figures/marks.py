@@ -48,6 +48,7 @@ def add_line(
                 y=np.concatenate([high[known], low[known][::-1]]),
                 fill="toself",
                 fillcolor=faded(style["color"]),
+                mode="lines",
                 line={"width": 0},
                 hoverinfo="skip",
                 showlegend=False,
@@ -77,10 +78,21 @@ def add_line(
 def mark_chosen(chart: go.Figure, cell: Cell, lift: int = 20) -> None:
     """An upright at the chosen depth, its name `lift` pixels above the plot."""
     chart.add_vline(x=cell.layer, line={"color": ACCENT, "width": 2})
+    name_layer(chart, cell.layer, "chosen", lift)
+
+
+def name_layer(chart: go.Figure, layer: int, name: str, lift: int) -> None:
+    """A word above a layer."""
     chart.add_annotation(
-        x=cell.layer, y=1, yref="paper", yanchor="bottom", yshift=lift, showarrow=False,
-        text="<b>chosen</b>", font={"color": ACCENT, "size": 12},
-    )  # fmt: skip
+        x=layer,
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        yshift=lift,
+        showarrow=False,
+        text=f"<b>{name}</b>",
+        font={"color": ACCENT, "size": 12},
+    )
 
 
 def mark_fixed(chart: go.Figure, n_layers: int) -> None:

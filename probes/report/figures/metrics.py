@@ -51,7 +51,7 @@ def layer_metrics(data: RunData, *, marked: Cell | None = None) -> FigureCard | 
         bottom = at + columns >= len(names)
         chart.update_xaxes(
             range=[-0.3, last + 0.3], dtick=1 if last <= 12 else 5, tick0=0,
-            title_text="layer" if bottom else None, matches="x", **place,
+            title_text="layer" if bottom else None, **place,
         )  # fmt: skip
     for trace in chart.data:  # one legend entry per variant, not per panel
         if trace.showlegend is not False:

@@ -102,7 +102,7 @@ def _add_points(
             name=label(name),
             mode="markers+text",
             text=[str(v) if not many or v % 5 == 0 else "" for v in full["layer"]],
-            textposition="bottom right",
+            textposition="top left",
             textfont={"size": 11, "color": style["color"]},
             marker={"color": style["color"], "symbol": style["symbol"], "size": 9},
             customdata=[
@@ -139,7 +139,7 @@ def _cost_text(measure: str) -> Any:
 
 
 def _axis_title(measure: str, title: str) -> str:
-    return f"{title} per text" if measure.endswith("_ms") else title
+    return title.replace(" (ms)", " per text (ms)") if measure.endswith("_ms") else title
 
 
 def _alt(front: pd.DataFrame, title: str, shown: Any) -> str:

@@ -3,6 +3,7 @@
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const templates = read("templates");
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const narrow = window.matchMedia("(max-width: 900px)");
   const figures = [...document.querySelectorAll("figure")].map((element) => ({
     id: element.id,
     plot: document.getElementById(element.id + "-plot"),
@@ -14,7 +15,9 @@
   function draw(scheme) {
     return Promise.all(figures.map(({ plot, spec }) => {
       const layout = { ...structuredClone(spec.layout), template: templates[scheme] };
-      return Plotly.react(plot, structuredClone(spec.data), layout, settings);
+      const data = structuredClone(spec.data);
+      if (narrow.matches) data.forEach((trace) => { delete trace.texttemplate; }); // numbers would overlap
+      return Plotly.react(plot, data, layout, settings);
     }));
   }
 
@@ -43,7 +46,7 @@
     if (button) download(button.dataset.figure);
   });
   const scheme = () => (dark.matches ? "dark" : "light");
-  dark.addEventListener("change", () => draw(scheme()));
+  for (const query of [dark, narrow]) query.addEventListener("change", () => draw(scheme()));
   window.addEventListener("beforeprint", () => draw("light"));
   window.addEventListener("afterprint", () => draw(scheme()));
   draw(scheme()).then(() => { document.documentElement.dataset.drawn = "true"; });
