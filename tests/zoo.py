@@ -26,7 +26,7 @@ WORDS = (
     "to in on at one two three four five six seven eight nine ten day night city road king queen "
     "gold iron wood glass north south east west first last good bad true false"
 ).split()
-SPECIALS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "<s>", "</s>")
+SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[MASK]", "[UNK]", "<s>", "</s>")  # MPNet insists on pad = 1
 
 _WIDE = {"hidden_size": D, "num_attention_heads": 4, "vocab_size": VOCABULARY}
 _ENCODER = {
@@ -34,7 +34,7 @@ _ENCODER = {
     "num_hidden_layers": 3,
     "intermediate_size": 48,
     "max_position_embeddings": 64,
-    "pad_token_id": 0,
+    "pad_token_id": 1,
 }
 _LLAMA = {**_ENCODER, "num_key_value_heads": 2, "bos_token_id": 5, "eos_token_id": 6}
 _GEMMA = {**_LLAMA, "head_dim": 12, "query_pre_attn_scalar": 12, "sliding_window": 16}
@@ -67,7 +67,7 @@ SPECS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "ffn_dim": 48,
             "max_position_embeddings": 64,
             "word_embed_proj_dim": D,
-            "pad_token_id": 0,
+            "pad_token_id": 1,
         },
     ),
     "opt-post-norm": (
@@ -79,7 +79,7 @@ SPECS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "ffn_dim": 48,
             "max_position_embeddings": 64,
             "word_embed_proj_dim": 16,
-            "pad_token_id": 0,
+            "pad_token_id": 1,
             "do_layer_norm_before": False,
         },
     ),
@@ -121,7 +121,7 @@ SPECS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "hidden_dim": 48,
             "vocab_size": VOCABULARY,
             "max_position_embeddings": 64,
-            "pad_token_id": 0,
+            "pad_token_id": 1,
         },
     ),
     "mpnet": ("MPNetConfig", "MPNetModel", _ENCODER),
@@ -145,9 +145,9 @@ SPECS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {
             **_ENCODER,
             "local_attention": 16,
-            "cls_token_id": 1,
+            "cls_token_id": 0,
             "sep_token_id": 2,
-            "bos_token_id": 1,
+            "bos_token_id": 0,
             "eos_token_id": 2,
         },
     ),
@@ -161,7 +161,7 @@ SPECS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "num_layers": 3,
             "num_heads": 4,
             "vocab_size": VOCABULARY,
-            "pad_token_id": 0,
+            "pad_token_id": 1,
             "eos_token_id": 2,
         },
     ),
@@ -176,7 +176,7 @@ SPECS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "num_heads": 4,
             "vocab_size": VOCABULARY,
             "feed_forward_proj": "gated-gelu",
-            "pad_token_id": 0,
+            "pad_token_id": 1,
             "eos_token_id": 2,
         },
     ),
@@ -200,7 +200,7 @@ SPECS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "num_hidden_layers": 3,
             "vocab_size": VOCABULARY,
             "state_size": 4,
-            "pad_token_id": 0,
+            "pad_token_id": 1,
             "bos_token_id": 5,
             "eos_token_id": 6,
         },
@@ -256,7 +256,7 @@ def tokenizer(kind: str = "encoder") -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     if kind == "encoder":
         core.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 2)]
         )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,

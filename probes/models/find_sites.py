@@ -147,7 +147,7 @@ def _output_projection(replay: Replay) -> Call | None:
     for call in replay.calls:
         if not is_projection(call):
             continue
-        given = replay.per_token(call.input)
+        given = replay.per_token(call.given)
         if given is None or given.shape[1] < 2:
             continue
         change = (given[1, 1:] - given[0, 1:]).abs().amax()
@@ -182,7 +182,7 @@ def _find_heads(
 def _added(replay: Replay, projection: Call) -> tuple[Call | None, Call | None]:
     """The calls whose outputs attention and MLP add to the residual stream, verified by the sums."""
     for attn in _followers(replay, projection):
-        a = replay.per_token(attn.output)
+        a = replay.per_token(attn.result)
         if a is None or a.shape != replay.x.shape:
             continue
         middle = replay.x + a
@@ -211,13 +211,13 @@ def _followers(replay: Replay, projection: Call) -> list[Call]:
 def _after_norms(replay: Replay, middle: Tensor, attn: Call) -> Call | None:
     """Post-norm blocks: y = norm₁(x + a), out = norm₂(y + m); gives the call that outputs m."""
     for first in replay.calls:
-        given, y = replay.per_token(first.input), replay.per_token(first.output)
+        given, y = replay.per_token(first.given), replay.per_token(first.result)
         if given is None or y is None or y.shape != middle.shape or given.shape != middle.shape:
             continue
         if not replay.equal(given, middle):
             continue
         for second in replay.calls:
-            total, out = replay.per_token(second.input), replay.per_token(second.output)
+            total, out = replay.per_token(second.given), replay.per_token(second.result)
             if total is None or out is None or out.shape != y.shape or total.shape != y.shape:
                 continue
             if second.start > first.end and replay.equal(out, replay.out):
@@ -228,15 +228,21 @@ def _after_norms(replay: Replay, middle: Tensor, attn: Call) -> Call | None:
 
 
 def _with_output(replay: Replay, target: Tensor, taken: tuple[Call, ...]) -> Call | None:
-    """The first call to end, with weights of its own, whose output (2, token, d) is `target`."""
+    """The first call to end, with weights of its own, whose output is `target` (2, token, d).
+
+    One with that very shape is preferred to one that works on (2·token, d), as OPT's second layer does.
+    """
+    found: list[Call] = []
     for call in sorted(replay.calls, key=lambda c: c.end):
-        if call.output is None or call.output.shape != target.shape:
+        value = replay.per_token(call.result)
+        if value is None or value.shape != target.shape or not _has_weights(call.module):
             continue
-        if call in taken or not _has_weights(call.module):
+        if any(call is other for other in taken):
             continue
-        if replay.equal(call.output, target):
-            return call
-    return None
+        if replay.equal(value, target):
+            found.append(call)
+    whole = [call for call in found if call.result is not None and call.result.ndim == 3]
+    return next(iter(whole or found), None)
 
 
 def _has_weights(module: nn.Module) -> bool:

@@ -59,9 +59,16 @@ def with_first_tensor(value: Any, new: Tensor) -> Any:
     return type(value)(members) if type(value) in (tuple, list) else type(value)(*members)
 
 
+def copied(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().clone()
+
+
 @dataclass(eq=False)
 class Call:
-    """One call of one module; `start` and `end` order all starts and ends of a pass."""
+    """One call of one module; `start` and `end` order all starts and ends of a pass.
+
+    `input` and `output` are the very tensors (for identity), `given` and `result` their values then.
+    """
 
     path: str
     module: nn.Module
@@ -69,7 +76,9 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     input: Tensor | None  # the first tensor among args, then kwargs
+    given: Tensor | None  # a copy of it: some models add to a tensor in place later
     output: Tensor | None = None
+    result: Tensor | None = None  # a copy of the output
     end: int = -1
 
     def holds(self, tensor: Tensor) -> bool:
@@ -100,7 +109,7 @@ def recording(root: nn.Module, prefix: str = "") -> Iterator[Trace]:
 
     def before(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = first_tensor((*args, *kwargs.values()))
-        call = Call(path, module, trace.clock, args, dict(kwargs), given)
+        call = Call(path, module, trace.clock, args, dict(kwargs), given, copied(given))
         trace.clock += 1
         trace.calls.append(call)
         open_calls.append(call)
@@ -110,6 +119,7 @@ def recording(root: nn.Module, prefix: str = "") -> Iterator[Trace]:
             call = open_calls.pop()
             if call.module is module:
                 call.output = first_tensor(output)
+                call.result = copied(call.output)
                 call.end = trace.clock
                 trace.clock += 1
                 return
