@@ -19,7 +19,7 @@ from probes.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-Side = Literal["left", "right"]
+Side = Literal["left", "right", "none"]  # none: only texts of equal length share a batch
 
 
 def plan_shards(lengths: Sequence[int], rows: int, weight: int) -> list[tuple[int, int]]:
@@ -47,14 +47,19 @@ def plan_shards(lengths: Sequence[int], rows: int, weight: int) -> list[tuple[in
     return plan
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[NDArray[np.int64]]:
+def plan_batches(
+    lengths: Sequence[int], batch_tokens: int, *, equal: bool = False
+) -> list[NDArray[np.int64]]:
     """Row numbers of each batch: longest first, and rows × longest ≤ `batch_tokens` (one row may exceed it).
 
-    Longest first, so that a batch that does not fit into memory is met at the start and not at the end.
+    Longest first, so that a batch that does not fit into memory is met at the start and not at the end. With `equal`
+    a batch holds one length only, and needs no padding.
 
     Examples:
         >>> [batch.tolist() for batch in plan_batches([3, 10, 4, 9], batch_tokens=20)]
         [[1, 3], [2, 0]]
+        >>> [batch.tolist() for batch in plan_batches([3, 4, 3], batch_tokens=20, equal=True)]
+        [[1], [0, 2]]
     """
     if batch_tokens < 1:
         raise InputError(f"batch_tokens is {batch_tokens}: 1 or more is needed")
@@ -62,20 +67,26 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[NDArray[np.i
     batches: list[NDArray[np.int64]] = []
     first = 0
     while first < len(order):
-        size = max(1, batch_tokens // max(1, int(lengths[int(order[first])])))
-        batches.append(order[first : first + size])
-        first += size
+        longest = int(lengths[int(order[first])])
+        rows = order[first : first + max(1, batch_tokens // max(1, longest))]
+        if equal:
+            rows = rows[[int(lengths[int(row)]) == longest for row in rows]]
+        batches.append(rows)
+        first += len(rows)
     return batches
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tokens of several texts, padded. All tensors are (batch, token); `keep` is true for tokens to be pooled."""
+    """Some rows of a shard, ready for the model.
+
+    `rows` (batch,) are row numbers inside the shard; every tensor in `inputs` has the batch first; `keep` (batch, token)
+    is true for the tokens to be pooled, None when all are (images).
+    """
 
     rows: NDArray[np.int64]
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    keep: torch.Tensor
+    inputs: dict[str, torch.Tensor]
+    keep: torch.Tensor | None
 
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches with half of the rows each; raises ValueError for a single row."""
@@ -85,14 +96,14 @@ class Batch:
         return self._part(slice(0, middle)), self._part(slice(middle, None))
 
     def _part(self, rows: slice) -> Batch:
-        return Batch(
-            self.rows[rows], self.input_ids[rows], self.attention_mask[rows], self.keep[rows]
-        )
+        inputs = {name: tensor[rows] for name, tensor in self.inputs.items()}
+        return Batch(self.rows[rows], inputs, None if self.keep is None else self.keep[rows])
 
     @property
-    def longest(self) -> int:
-        """Tokens of its longest text."""
-        return int(self.attention_mask.sum(1).max())
+    def size(self) -> int:
+        """What its memory goes by: rows × tokens, padding included (images: numbers)."""
+        first = next(iter(self.inputs.values()))
+        return first.numel()
 
 
 def pad_batch(
@@ -111,12 +122,13 @@ def pad_batch(
         ids[i, place] = one.ids
         mask[i, place] = 1
         keep[i, place] = True if special else ~one.special
-    return Batch(rows, torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(keep))
+    inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    return Batch(rows, inputs, torch.from_numpy(keep))
 
 
 def batches(
     tokens: Sequence[Tokens], batch_tokens: int, *, pad_id: int, side: Side, special: bool
 ) -> Iterator[Batch]:
     """The padded batches of a shard, longest texts first."""
-    for rows in plan_batches([len(t) for t in tokens], batch_tokens):
+    for rows in plan_batches([len(t) for t in tokens], batch_tokens, equal=side == "none"):
         yield pad_batch(tokens, rows, pad_id=pad_id, side=side, special=special)

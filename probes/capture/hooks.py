@@ -49,63 +49,40 @@ def find_spot(model: Model, place: Place) -> Spot:
     return Spot(module, "input" if site == "z" else "output")
 
 
-def first_tensor(value: Any) -> torch.Tensor:
-    """The states in what a module takes or returns: a tensor, or the first tensor of a tuple or mapping."""
-    import torch
+def _states_in(value: Any, spot: Spot) -> torch.Tensor:
+    from probes.models.trace import first_tensor
 
-    if isinstance(value, torch.Tensor):
-        return value
-    parts: Any = value.values() if isinstance(value, Mapping) else value
-    if isinstance(parts, (tuple, list)) or isinstance(value, Mapping):
-        for part in parts:
-            if isinstance(part, torch.Tensor):
-                return part
-    raise ModelError(
-        f"a module gave {type(value).__name__} without a tensor: its states cannot be read"
-    )
+    found = first_tensor(value)
+    if found is None:
+        raise ModelError(
+            f"{type(spot.module).__name__} gave {type(value).__name__} without a tensor to read"
+        )
+    return found
 
 
-def _with_first_tensor(value: Any, new: torch.Tensor) -> Any:
-    """`value` with its first tensor replaced by `new`; `value` itself is left as it was."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return new
-    if isinstance(value, tuple):
-        parts = list(value)
-        at = next(i for i, part in enumerate(parts) if isinstance(part, torch.Tensor))
-        parts[at] = new
-        return tuple(parts)
-    raise ModelError(
-        f"a module gave {type(value).__name__}: only a tensor or a tuple can be edited"
-    )
-
-
-def _attach(spot: Spot, act: Callable[[torch.Tensor], torch.Tensor | None]) -> Any:
+def _attach(model: Model, spot: Spot, act: Callable[[torch.Tensor], torch.Tensor | None]) -> Any:
     """A hook that shows the states at `spot` to `act`; a tensor that `act` returns takes their place."""
+    from probes.models.trace import with_first_tensor
+
+    structure = model.structure
 
     def at_output(_module: nn.Module, _args: Any, output: Any) -> Any:
-        new = act(first_tensor(output))
-        return None if new is None else _with_first_tensor(output, new)
+        new = act(_states_in(output, spot))
+        return None if new is None else with_first_tensor(output, new)
 
-    def at_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            new = act(first_tensor(args))
-            return None if new is None else (_with_first_tensor(args, new), kwargs)
-        name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
-        new = act(first_tensor(kwargs[name]))
-        return None if new is None else (args, {**kwargs, name: new})
+    def at_block_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        new = act(structure.read_hidden(args, kwargs))
+        return None if new is None else structure.replace_hidden(args, kwargs, new)
+
+    def at_input(_module: nn.Module, args: tuple[Any, ...]) -> Any:
+        new = act(_states_in(args, spot))
+        return None if new is None else with_first_tensor(args, new)
 
     if spot.end == "output":
         return spot.module.register_forward_hook(at_output)
-    return spot.module.register_forward_pre_hook(at_input, with_kwargs=True)
-
-
-def apply_tail(model: Model, states: torch.Tensor) -> torch.Tensor:
-    """What the model cut here would return: `states` after the modules that follow the last block."""
-    for module in model.structure.tail:
-        states = first_tensor(module(states))
-    return states
+    if any(block.module is spot.module for block in structure.blocks):
+        return spot.module.register_forward_pre_hook(at_block_input, with_kwargs=True)
+    return spot.module.register_forward_pre_hook(at_input)
 
 
 def shape_states(
@@ -123,8 +100,9 @@ def shape_states(
         )
     if not SITES[place.site].per_head:
         return states.reshape(batch, token, features)
-    block = model.structure.blocks[place.index]
-    return states.reshape(batch, token, block.n_heads, features // block.n_heads)
+    heads = model.structure.blocks[place.index].heads
+    assert heads is not None
+    return states.reshape(batch, token, heads.n, heads.width)
 
 
 class TorchRunner:
@@ -145,9 +123,9 @@ class TorchRunner:
             self._spots.setdefault(find_spot(model, place), []).append(place)
 
     def __call__(self, inputs: Inputs, receive: Receive) -> None:
-        """Run the backbone on `inputs`; `receive(place, states)` gets (batch, token, d) or (batch, token, head, d_head).
+        """Run the backbone on `inputs` and call `receive(place, states)` for each place, in the order they are met.
 
-        The receiver must not edit the states.
+        `states` is (batch, token, d), for `z` (batch, token, head, d_head). The receiver must not edit them.
         """
         import torch
 
@@ -162,7 +140,9 @@ class TorchRunner:
                         f"{self._spots[spot][0]} is read twice in one forward pass: a module is shared between blocks"
                     )
                 for place in self._spots[spot]:
-                    found = apply_tail(self.model, states) if place.site == "exit" else states
+                    found = (
+                        self.model.structure.apply_tail(states) if place.site == "exit" else states
+                    )
                     grid = shape or found.shape[:2]
                     receive(place, shape_states(self.model, place, found, grid))
                 open_spots.discard(spot)
@@ -173,7 +153,7 @@ class TorchRunner:
 
         try:
             for spot in self._spots:
-                handles.append(_attach(spot, read(spot)))
+                handles.append(_attach(self.model, spot, read(spot)))
             with torch.inference_mode(), contextlib.suppress(_PassDone):
                 run_backbone(self.model, inputs)
         finally:
@@ -194,17 +174,9 @@ def token_shape(inputs: Inputs) -> tuple[int, int] | None:
 
 def run_backbone(model: Model, inputs: Inputs) -> Any:
     """The model's own forward pass without its language-model head and without a key-value cache."""
-    extra: dict[str, Any] = {}
-    if "use_cache" in accepted_inputs(model):
-        extra["use_cache"] = False
-    return model.structure.base(**inputs, **extra)
+    from probes.models.inputs import call_arguments
 
-
-def accepted_inputs(model: Model) -> frozenset[str]:
-    """Names of the arguments that the backbone's forward takes."""
-    import inspect
-
-    return frozenset(inspect.signature(model.structure.base.forward).parameters)
+    return model.structure.base(**call_arguments(model.structure.base, inputs))
 
 
 @contextlib.contextmanager
@@ -213,8 +185,8 @@ def edit_site(
 ) -> Iterator[None]:
     """While the context lasts, replace the states at one place by `edit(states)` in every forward pass.
 
-    `states` is (batch, token, d), for `z` (batch, token, head, d_head); what `edit` returns has the same shape. It should
-    return a new tensor. `exit` cannot be edited: it is no place on the model's own path; edit `resid_post`.
+    `states` is (batch, token, d), for `z` (batch, token, head, d_head); `edit` returns a new tensor of the same shape.
+    `exit` cannot be edited, as it is no place on the model's own path: edit `resid_post`.
 
     Raises `InputError` for unknown places and wrong shapes, `DoesNotApply` where the architecture has no such place.
 
@@ -242,7 +214,7 @@ def edit_site(
             )
         return new.reshape(states.shape)
 
-    handle = _attach(find_spot(model, place), act)
+    handle = _attach(model, find_spot(model, place), act)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,8 @@ class Tokens:
 def control_ids(tokenizer: Any) -> dict[int, str]:
     """Ids that act as control tokens, with their spelling; the unknown token is none: it stands for words.
 
-    (The unknown token of some tokenizers is a control token too, e.g. `<|endoftext|>`: such a one counts, because
-    no word becomes it in a byte-level vocabulary.)
+    Where the unknown token is also the first, last or padding token, it counts as a control token: no word becomes it
+    in such (byte-level) vocabularies.
     """
     found = {
         int(i): str(tokenizer.convert_ids_to_tokens(int(i))) for i in tokenizer.all_special_ids
@@ -143,7 +144,7 @@ class TextEncoder:
         pattern = "|".join(re.escape(s) for s in spellings)
         cuts = [match.start() + len(match[0]) // 2 for match in re.finditer(pattern, text)]
         edges = [0, *cuts, len(text)]
-        return [text[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+        return [text[a:b] for a, b in pairwise(edges) if b > a]
 
     def _refusal(self, row: int) -> str:
         return (

@@ -1,0 +1,141 @@
+"""One shard: load its texts, run their batches, pool inside the hooks, write. Idempotent: the same job gives the same bytes.
+
+Executors only decide who calls `capture_shard`; nothing is carried from one shard to the next but the loaded model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probes.capture.backends import Runner
+from probes.capture.batching import Batch
+from probes.capture.memory import Halving
+from probes.capture.pooling import Pooler
+from probes.capture.sites import Place
+from probes.capture.source import BatchPlan, Source
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from probes.models import Model
+    from probes.store import Record, Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every shard of one capture has in common."""
+
+    model: Model
+    source: Source
+    places: tuple[Place, ...]
+    pooling: str
+    batches: BatchPlan
+
+
+class PooledRows:
+    """(rows, …) float32 per place, filled batch by batch in any order."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.arrays: dict[tuple[str, int], torch.Tensor] = {}
+
+    def put(
+        self, place: Place, rows: NDArray[np.int64], pooled: torch.Tensor, keep: torch.Tensor
+    ) -> None:
+        import torch
+
+        if place not in self.arrays:
+            self.arrays[place] = torch.full((self.n, *pooled.shape[1:]), torch.nan)
+        self.arrays[place][torch.from_numpy(rows)] = pooled.cpu()
+
+    def write(self, store: Store, index: int) -> Record:
+        return store.write_shard(index, self.arrays)
+
+
+class TokenRows:
+    """Every token's state, text after text, in the model's own precision: pooling "none"."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.parts: dict[tuple[str, int], dict[int, torch.Tensor]] = {}
+
+    def put(
+        self, place: Place, rows: NDArray[np.int64], pooled: torch.Tensor, keep: torch.Tensor
+    ) -> None:
+        counts = keep.sum(1).tolist()
+        mine = self.parts.setdefault(place, {})
+        for row, states in zip(rows.tolist(), pooled.cpu().split(counts), strict=True):
+            mine[row] = states
+
+    def write(self, store: Store, index: int) -> Record:
+        import torch
+
+        first = next(iter(self.parts.values()))
+        offsets = np.cumsum([0] + [len(first[row]) for row in range(self.n)])
+        tensors = {
+            place: torch.cat([parts[row] for row in range(self.n)])
+            for place, parts in self.parts.items()
+        }
+        return store.write_shard(index, tensors, offsets=offsets)
+
+
+def run_batch(
+    job: Job, runner: Runner, batch: Batch, put: Callable[[Place, torch.Tensor, torch.Tensor], None]
+) -> None:
+    """Forward `batch`; `put(place, pooled, keep)` is called after the pass, when it has succeeded as a whole."""
+    import torch
+
+    device = job.model.device
+    inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+    if "pixel_values" in inputs:
+        inputs["pixel_values"] = inputs["pixel_values"].to(job.model.dtype)
+    if job.model.position_ids and "attention_mask" in inputs:
+        from probes.models.model import count_positions
+
+        inputs["position_ids"] = count_positions(inputs["attention_mask"])
+    keep = None if batch.keep is None else batch.keep.to(device)
+    pooler = None if keep is None else Pooler(job.pooling, keep)
+    pooled: dict[Place, torch.Tensor] = {}
+
+    def receive(place: Place, states: torch.Tensor) -> None:
+        nonlocal pooler, keep
+        if keep is None:  # an image: the model alone knows how many patches it made
+            keep = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        pooler = pooler or Pooler(job.pooling, keep)
+        pooled[place] = pooler(states)
+
+    runner(inputs, receive)
+    assert keep is not None
+    for place, states in pooled.items():
+        put(place, states, keep)
+
+
+def capture_shard(
+    job: Job,
+    store: Store,
+    index: int,
+    runner: Runner,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Record:
+    """Compute and commit shard `index` of `store`; `advance(rows)` is told about each finished batch."""
+    lo, hi = store.shards[index]
+    sink = TokenRows(hi - lo) if job.pooling == "none" else PooledRows(hi - lo)
+
+    def run(batch: Batch) -> None:
+        run_batch(
+            job,
+            runner,
+            batch,
+            lambda place, states, keep: sink.put(place, batch.rows, states, keep),
+        )
+        advance(len(batch.rows))
+
+    halving = Halving(run)
+    for batch in job.source.load(lo, hi, job.batches):
+        halving(batch, first_row=lo)
+    return sink.write(store, index)
