@@ -104,6 +104,19 @@ def fsync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
+def _link(temporary: str, path: Path) -> bool:
+    """Give `temporary` the second name `path` unless that exists; False where hard links do not exist."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise
+    return True
+
+
 def replace_file(
     path: Path,
     write: Callable[[BinaryIO], Any],
@@ -116,7 +129,8 @@ def replace_file(
 
     `write` gets an open binary file. With `durable`, file and folder are synced before returning.
     On any failure the temporary file is removed and the old file is left as it was. With `once`, a file
-    that is already there stays: of several writers exactly one succeeds, and the others keep its bytes.
+    that is already there stays: of several writers one succeeds, and the others keep its bytes (where the
+    file system has no hard links the last of several *simultaneous* writers succeeds).
     """
     with writing(path, size):
         descriptor, temporary = tempfile.mkstemp(
@@ -129,9 +143,7 @@ def replace_file(
                 if durable:
                     os.fsync(handle.fileno())
             os.chmod(temporary, 0o644)  # mkstemp gives 0600; a run folder is meant to be shared
-            if once:
-                with contextlib.suppress(FileExistsError):
-                    os.link(temporary, path)
+            if once and (path.exists() or _link(temporary, path)):
                 os.unlink(temporary)
             else:
                 os.replace(temporary, path)

@@ -34,9 +34,9 @@ def require_finite(store: _Counted, site: str, layer: int) -> None:
 
     Costs no read of the array: the numbers were counted when they were written.
     """
-    for found in store.nonfinite().itertuples():
-        if (found.site, found.layer) == (site, layer):
-            _refuse(site, layer, int(found.count), tuple(found.rows))  # type: ignore[arg-type]
+    for found in store.nonfinite().to_dict("records"):
+        if (found["site"], found["layer"]) == (site, layer):
+            _refuse(site, layer, int(found["count"]), tuple(found["rows"]))
 
 
 def _refuse(site: str, layer: int, count: int, rows: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from probes.errors import StoreError
 from probes.files import fsync_dir, make_dir, replace_file
 from probes.store.read import corrupt
 from probes.store.record import FORMAT, SHARDS, Record, is_shard_file, load_record, record_file
-from probes.store.rows import ROWS
+from probes.store.rows import ROWS, load_rows
 from probes.store.sealed import BrokenSealError, content_hash, read_sealed, seal
 from probes.store.shard import Payload
 
@@ -43,10 +43,10 @@ class Plan:
                     f"shard {index} is texts {lo} to {hi}: it must begin at {end} and not be empty"
                 )
             end = hi
-        if not ranges or (texts_n is not None and end != texts_n):
-            raise StoreError(
-                f"{len(ranges)} shards hold {end} texts, {texts_n} are needed (at least one)"
-            )
+        if not ranges:
+            raise StoreError("no shards came: at least one range of texts is needed")
+        if texts_n is not None and end != texts_n:
+            raise StoreError(f"{len(ranges)} shards hold {end} texts, {texts_n} are needed")
         content = {"format": FORMAT, "identity": identity, "shards": [list(r) for r in ranges]}
         return cls(identity, ranges, content_hash(content))
 
@@ -226,9 +226,11 @@ def committed(root: Path, plan: Plan) -> tuple[Record, ...]:
 
 def is_complete(root: Path, plan: Plan) -> bool:
     try:
-        return all(in_place(root, record) for record in committed(root, plan))
+        records = committed(root, plan)
+        load_rows(root, load_manifest(root, plan)["rows_sha256"])
     except StoreError:
         return False
+    return all(in_place(root, record) for record in records)
 
 
 def remove_orphans(root: Path, plan: Plan) -> None:

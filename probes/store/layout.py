@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from probes.errors import StoreError
 
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}  # numpy's view of the bytes
 OFFSETS = "offsets"  # the one tensor that is no (site, layer): token offsets of a ragged shard
 _ALIGN = 64
 _SITE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")

@@ -6,6 +6,7 @@ leftovers may be removed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -74,7 +75,8 @@ class DriverLock:
     def release(self) -> None:
         if self.held and self._descriptor is not None:
             _held.discard(self._descriptor)
-            os.ftruncate(self._descriptor, 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)  # a courtesy: no stale pid is left to read
             os.close(self._descriptor)  # the last descriptor: this unlocks
         self._descriptor = None
 

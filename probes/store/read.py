@@ -6,7 +6,7 @@ Bytes go straight to where they are wanted, hashed piece by piece on the way; no
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,8 +15,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from probes.errors import ShardCorrupt, StoreError
-from probes.store.layout import TensorSpec
+from probes.errors import InputError, ShardCorrupt, StoreError
+from probes.store.layout import STORED, TensorSpec
 from probes.store.record import SHARDS, Record
 
 _CHUNK = 1 << 20
@@ -45,7 +45,7 @@ def open_shard(root: Path, record: Record) -> Generator[BinaryIO]:
             raise corrupt(
                 root, record.file, f"it has {size:,} bytes, {record.nbytes:,} were committed"
             )
-        header = record.layout().header
+        header = record.layout.header
         if handle.read(len(header)) != header:
             raise corrupt(root, record.file, "its header differs from its record")
         yield handle
@@ -60,7 +60,7 @@ def read_into(root: Path, record: Record, name: str, out: NDArray[Any]) -> None:
     tensor = record.tensors[name]
     flat = out.reshape(-1)
     with open_shard(root, record) as handle:
-        handle.seek(record.layout().start[name])
+        handle.seek(record.layout.start[name])
         if tensor.spec.dtype in ("F32", "I64"):
             digest = _straight(handle, flat)
         else:
@@ -83,18 +83,13 @@ def _widening(handle: BinaryIO, flat: NDArray[np.float32], dtype: str) -> str:
     """Two-byte floats to float32, through a buffer that stays in the processor's cache."""
     digest = xxhash.xxh3_128()
     scratch = np.empty(_CHUNK // 2, dtype="<u2")
-    bits = flat.view(np.uint32)
     for start in range(0, len(flat), len(scratch)):
         part = scratch[: len(flat) - start]
         piece = part.view(np.uint8).data
         _fill(handle, piece)
         digest.update(piece)
-        target = slice(start, start + len(part))
-        if dtype == "BF16":
-            bits[target] = part  # bfloat16 is the upper half of a float32
-            bits[target] <<= np.uint32(16)
-        else:
-            flat[target] = part.view("<f2")
+        stored = part if dtype == "BF16" else part.view("<f2")
+        widen(stored, dtype, flat[start : start + len(part)])
     return digest.hexdigest()
 
 
@@ -109,14 +104,18 @@ def _fill(handle: BinaryIO, view: memoryview) -> None:
         done += got
 
 
-def map_float32(root: Path, record: Record, name: str, *, verified: bool) -> NDArray[np.float32]:
-    """A read-only memory map of an F32 tensor; its bytes are hashed first unless they were `verified` before."""
+def map_tensor(root: Path, record: Record, name: str, *, verified: bool) -> NDArray[Any]:
+    """A read-only memory map of a float tensor, as it is stored; hashed first unless it was `verified` before.
+
+    bfloat16 comes as its bits in uint16: `widen` makes float32 of it.
+    """
     spec = record.tensors[name].spec
+    dtype = STORED[spec.dtype]
     if not spec.nbytes:
-        return read_only(np.empty(spec.shape, dtype=np.float32))
+        return read_only(np.empty(spec.shape, dtype=dtype))
     with open_shard(root, record) as handle:
-        start = record.layout().start[name]
-        mapped = np.memmap(handle, dtype="<f4", mode="r", offset=start, shape=spec.shape)
+        start = record.layout.start[name]
+        mapped = np.memmap(handle, dtype=dtype, mode="r", offset=start, shape=spec.shape)
     if not verified:
         view = np.asarray(mapped).reshape(-1).view(np.uint8).data
         digest = xxhash.xxh3_128()
@@ -125,6 +124,42 @@ def map_float32(root: Path, record: Record, name: str, *, verified: bool) -> NDA
         if digest.hexdigest() != record.tensors[name].xxh3:
             raise corrupt(root, record.file, f"tensor {name} differs from its checksum")
     return mapped
+
+
+def widen(stored: NDArray[Any], dtype: str, out: NDArray[np.float32]) -> None:
+    """Stored numbers to float32, into `out` of the same shape; exact for all three types."""
+    if dtype == "BF16":
+        bits = out.view(np.uint32)
+        bits[...] = stored  # bfloat16 is the upper half of a float32
+        bits <<= np.uint32(16)
+    else:
+        out[...] = stored
+
+
+Part = tuple[TensorSpec, Callable[[], NDArray[Any]]]  # one shard's tensor and how to map it
+
+
+def take_rows(parts: Sequence[Part], rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Rows of a tensor that is spread over shards; only shards that hold one of them are opened."""
+    starts = np.cumsum([0] + [spec.shape[0] for spec, _ in parts])
+    if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
+        raise InputError(
+            f"rows are {rows.dtype} of shape {rows.shape}: a list of row numbers is needed"
+        )
+    wanted = rows.astype(np.int64)
+    outside = wanted[(wanted < 0) | (wanted >= starts[-1])]
+    if len(outside):
+        raise InputError(f"row {outside[0]} is not in the store: rows 0 to {starts[-1] - 1} are")
+    out = np.empty((len(wanted), *parts[0][0].shape[1:]), dtype=np.float32)
+    shard = np.searchsorted(starts, wanted, "right") - 1
+    for index in np.unique(shard):
+        spec, mapped = parts[index]
+        here = np.flatnonzero(shard == index)
+        stored = mapped()[wanted[here] - starts[index]]
+        block = np.empty(stored.shape, dtype=np.float32)
+        widen(stored, spec.dtype, block)
+        out[here] = block
+    return out
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ class Record:
     def ragged(self) -> bool:
         return OFFSETS in self.tensors
 
+    @cached_property
     def layout(self) -> Layout:
         return plan_layout(self.specs)
 

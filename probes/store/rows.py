@@ -49,8 +49,8 @@ def rows_bytes(given: pd.DataFrame | None, plan: Plan, offsets: NDArray[np.int64
     return buffer.getvalue()
 
 
-def read_rows(root: Path, sha256: str) -> pd.DataFrame:
-    """The table, its bytes checked against the manifest."""
+def load_rows(root: Path, sha256: str) -> bytes:
+    """The bytes of the table, checked against the hash in the manifest."""
     try:
         data = (root / ROWS).read_bytes()
     except FileNotFoundError:
@@ -59,4 +59,9 @@ def read_rows(root: Path, sha256: str) -> pd.DataFrame:
         ) from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise StoreError(f"{root / ROWS} differs from the manifest: call redo() and capture again")
-    return pd.read_parquet(io.BytesIO(data))
+    return data
+
+
+def read_rows(root: Path, sha256: str) -> pd.DataFrame:
+    """The table, its bytes checked against the manifest."""
+    return pd.read_parquet(io.BytesIO(load_rows(root, sha256)))

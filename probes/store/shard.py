@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from probes.errors import StoreError
 from probes.files import replace_file
-from probes.store.layout import OFFSETS, TensorSpec, plan_layout, tensor_name
+from probes.store.layout import OFFSETS, STORED, TensorSpec, plan_layout, tensor_name
 from probes.store.record import Record, TensorRecord, record_file, shard_file
 from probes.store.sealed import seal
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20  # bytes hashed and counted at a time: stays in the processor's cache
 _LISTED = 8  # texts named per tensor with non-finite numbers
 _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def _payload(tensor: Any, what: str) -> Payload:
         array = (plain.view(torch.int16) if code == "BF16" else plain).numpy()
         array = array.view(np.uint16) if code == "BF16" else array
     if array.dtype.byteorder == ">":
-        array = array.astype(_STORED[code])
+        array = array.astype(STORED[code])
     return Payload(TensorSpec(code, tuple(int(s) for s in tensor.shape)), array)
 
 

@@ -20,7 +20,7 @@ from probes.store.identity import check_identity, difference
 from probes.store.layers import Layers
 from probes.store.layout import OFFSETS, split_name, tensor_name
 from probes.store.lock import DriverLock
-from probes.store.read import gather, map_float32, read_only
+from probes.store.read import gather, map_tensor, read_only, take_rows
 from probes.store.record import SHARDS, Record
 from probes.store.rows import read_rows, rows_bytes
 from probes.store.shard import Place, prepare, write_shard
@@ -119,7 +119,13 @@ class Store:
 
     @contextmanager
     def writing(self) -> Generator[Store]:
-        """Hold the driver's lock; a second driver is refused with the pid of the first. Leftovers are removed."""
+        """Hold the driver's lock; a second driver is refused with the pid of the first. Leftovers are removed.
+
+        Inside another `writing()` of the same object it does nothing.
+        """
+        if self._lock.held:
+            yield self
+            return
         with disk.storing(self.path):
             self._lock.acquire()
         try:
@@ -174,7 +180,8 @@ class Store:
     def _offsets_of(self, records: tuple[Record, ...]) -> NDArray[np.int64] | None:
         if not records[0].ragged:
             return None
-        joined = gather(self.path, records, OFFSETS)
+        with disk.storing(self.path):
+            joined = gather(self.path, records, OFFSETS)
         starts = np.cumsum([0] + [record.hi - record.lo + 1 for record in records])
         counts = [np.diff(joined[a:b]) for a, b in pairwise(starts)]
         return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate(counts))])
@@ -224,11 +231,24 @@ class Store:
                 return self._mapped(records[0], name)
             return read_only(gather(self.path, records, name))
 
-    def _mapped(self, record: Record, name: str) -> FloatArray:
+    def _mapped(self, record: Record, name: str) -> NDArray[Any]:
         key = (record.file, name)
-        array = map_float32(self.path, record, name, verified=key in self._verified)
+        array = map_tensor(self.path, record, name, verified=key in self._verified)
         self._verified.add(key)
         return array
+
+    def take(self, site: str, layer: int, rows: Sequence[int] | NDArray[np.integer]) -> FloatArray:
+        """Rows `rows` (m,) of one layer, in that order: (m, …) float32, without reading the layer into memory.
+
+        The first call on a shard hashes its tensor once; later ones read only the pages that are asked for.
+        """
+        name, records = self._name(site, layer), self._committed()
+        with disk.storing(self.path):
+            parts = (
+                (record.tensors[name].spec, lambda r=record: self._mapped(r, name))
+                for record in records
+            )
+            return take_rows(list(parts), np.asarray(rows))
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys() or key in self.sites()
@@ -251,8 +271,17 @@ class Store:
             return verify_store(self.path, self._plan, deep=deep)
 
     def redo(self, shards: Sequence[int] | None = None) -> tuple[int, ...]:
-        """Forget `shards`, or all that a deep check finds bad, so that they are pending again; gives their numbers."""
-        chosen = self.verify(deep=True).bad_shards if shards is None else tuple(shards)
+        """Forget `shards`, or all that a deep check finds bad; gives their numbers, which are pending afterwards.
+
+        The store is unfinished then (also when only the manifest or rows.parquet was bad) until `finish`.
+        """
+        if shards is None:
+            report = self.verify(deep=True)
+            if report.ok:
+                return ()
+            chosen = report.bad_shards
+        else:
+            chosen = tuple(shards)
         unknown = [index for index in chosen if not 0 <= index < len(self.shards)]
         if unknown:
             raise StoreError(
@@ -280,4 +309,6 @@ def open_store(path: str | Path) -> Store:
 
 def _listed(layers: tuple[int, ...]) -> str:
     whole = layers == tuple(range(layers[0], layers[-1] + 1))
-    return f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
+    return (
+        f"{layers[0]} to {layers[-1]}" if whole and len(layers) > 1 else ", ".join(map(str, layers))
+    )

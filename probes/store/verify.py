@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from probes.files import sha256_file
 from probes.store.folder import MANIFEST, Plan, load_manifest
 from probes.store.read import open_shard, read_into
 from probes.store.record import SHARDS, Record, load_record, record_file
-from probes.store.rows import ROWS
+from probes.store.rows import ROWS, load_rows
 from probes.store.sealed import BrokenSealError
 
 
@@ -115,9 +114,6 @@ def _check_manifest(root: Path, plan: Plan, records: list[Record | None]) -> Ite
         if record is not None and record.as_json() != copy:
             yield Problem(index, f"{SHARDS}/{record_file(index)}", "it differs from the manifest")
     try:
-        rows = (root / ROWS).read_bytes()
-    except FileNotFoundError:
-        yield Problem(None, ROWS, "the file is missing")
-        return
-    if hashlib.sha256(rows).hexdigest() != manifest["rows_sha256"]:
-        yield Problem(None, ROWS, "it differs from the manifest")
+        load_rows(root, manifest["rows_sha256"])
+    except StoreError as error:
+        yield Problem(None, ROWS, str(error))
