@@ -77,7 +77,7 @@ class Store:
         [(lo, hi), …] from 0 to `texts_n`. Another identity raises `StoreError` with the difference in one line.
         """
         plan = disk.Plan.make(check_identity(identity), shards, texts_n)
-        root = Path(path)
+        root = Path(path).absolute()
         make_dir(root)
         with disk.storing(root):
             there = disk.write_plan(root, plan)
@@ -302,7 +302,7 @@ def open_store(path: str | Path) -> Store:
 
     An unfinished store opens too: `complete` is False, `pending()` lists what is missing, and reading an array raises.
     """
-    root = Path(path)
+    root = Path(path).absolute()
     with disk.storing(root, "read"):
         return Store(root, disk.load_plan(root))
 
