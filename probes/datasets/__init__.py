@@ -1,0 +1,24 @@
+"""Datasets: built-in ones, files, retrieval folders, the hub; and splits that share nothing."""
+
+from __future__ import annotations
+
+from probes.datasets.catalogue import DATASETS, DatasetEntry, builtin_datasets, register_dataset
+from probes.datasets.describe import dataset_entries, describe, list_datasets
+from probes.datasets.load import load_dataset, load_texts
+from probes.datasets.splits import Parts, components, four_parts, group_folds
+
+__all__ = [
+    "DATASETS",
+    "DatasetEntry",
+    "Parts",
+    "builtin_datasets",
+    "components",
+    "dataset_entries",
+    "describe",
+    "four_parts",
+    "group_folds",
+    "list_datasets",
+    "load_dataset",
+    "load_texts",
+    "register_dataset",
+]

@@ -1,0 +1,147 @@
+"""What a dataset holds, as plain values: for `fathometer datasets list` and `show`, and for `run.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from probes.datasets.catalogue import DatasetEntry, builtin_datasets
+from probes.types import Dataset, LabelledTexts, MinimalPairs, Retrieval, TextPairs, TokenLabels
+
+EXAMPLES = 3
+SHOWN = 160  # characters of an example
+
+
+def dataset_entries() -> list[DatasetEntry]:
+    """The built-in datasets, by name; each has name, kind, n, licence and a sentence."""
+    return sorted(builtin_datasets().values(), key=lambda entry: entry.name)
+
+
+def list_datasets() -> list[str]:
+    """Names of the built-in datasets.
+
+    >>> "cities" in list_datasets()
+    True
+    """
+    return [entry.name for entry in dataset_entries()]
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Kind, size, balance, lengths in characters, examples, licence, hash, groups: JSON values only."""
+    groups = dataset.groups
+    return {
+        "name": dataset.name,
+        "kind": dataset.kind,
+        "n": len(dataset),
+        "licence": dataset.source.licence,
+        "origin": dataset.source.origin,
+        "notes": list(dataset.source.notes),
+        "hash": dataset.content_hash(),
+        "groups": None if groups is None else len(set(groups.tolist())),
+        "length_chars": _lengths(dataset.all_texts()),
+        **_details(dataset),
+    }
+
+
+def describe_texts(
+    name: str, texts: tuple[str, ...], licence: str = "not stated"
+) -> dict[str, Any]:
+    """The same for plain texts."""
+    from probes.files import sha256_texts
+
+    return {
+        "name": name,
+        "kind": "texts",
+        "n": len(texts),
+        "licence": licence,
+        "hash": sha256_texts(texts),
+        "length_chars": _lengths(texts),
+        "examples": [{"text": _short(text)} for text in texts[:EXAMPLES]],
+    }
+
+
+def _lengths(texts: tuple[str, ...]) -> dict[str, int]:
+    lengths = np.fromiter(map(len, texts), dtype=np.int64)
+    marks = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
+    return {name: round(float(np.quantile(lengths, q))) for name, q in marks.items()}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def _spread(n: int) -> list[int]:
+    """A few places spread over n rows, so that examples are not all of one class."""
+    return sorted({int(place) for place in np.linspace(0, n - 1, EXAMPLES)})
+
+
+def _details(dataset: Dataset) -> dict[str, Any]:
+    rows = _spread(len(dataset))
+    match dataset:
+        case LabelledTexts():
+            counts = np.bincount(dataset.labels, minlength=len(dataset.label_names)).tolist()
+            names = dataset.label_names
+            return {
+                "classes": dict(zip(names, counts, strict=True)),
+                "examples": [
+                    {"text": _short(dataset.texts[i]), "label": names[int(dataset.labels[i])]}
+                    for i in rows
+                ],
+            }
+        case TextPairs():
+            marks = np.quantile(dataset.scores, [0, 0.25, 0.5, 0.75, 1]).tolist()
+            return {
+                "scores": dict(zip(("min", "q25", "median", "q75", "max"), marks, strict=True)),
+                "examples": [
+                    {
+                        "text_a": _short(dataset.texts_a[i]),
+                        "text_b": _short(dataset.texts_b[i]),
+                        "score": float(dataset.scores[i]),
+                    }
+                    for i in rows
+                ],
+            }
+        case Retrieval():
+            per_query = np.diff(dataset.relevance.indptr)
+            return {
+                "documents": len(dataset.documents),
+                "relevant_per_query": {
+                    "mean": float(per_query.mean()),
+                    "max": int(per_query.max()),
+                },
+                "distractors": int(
+                    len(dataset.documents) - len(np.unique(dataset.relevance.indices))
+                ),
+                "examples": [
+                    {
+                        "query": _short(dataset.queries[i]),
+                        "document": _short(dataset.documents[_best(dataset, i)]),
+                    }
+                    for i in rows
+                ],
+            }
+        case MinimalPairs():
+            return {
+                "examples": [
+                    {"good": _short(dataset.good[i]), "bad": _short(dataset.bad[i])} for i in rows
+                ]
+            }
+        case TokenLabels():
+            tags = sorted({tag for row in dataset.labels for tag in row})
+            return {
+                "classes": {tag: sum(row.count(tag) for row in dataset.labels) for tag in tags},
+                "examples": [
+                    {
+                        "words": _short(" ".join(dataset.words[i])),
+                        "tags": _short(" ".join(dataset.labels[i])),
+                    }
+                    for i in rows
+                ],
+            }
+
+
+def _best(dataset: Retrieval, query: int) -> int:
+    start, stop = dataset.relevance.indptr[query : query + 2]
+    grades = dataset.relevance.data[start:stop]
+    return int(dataset.relevance.indices[start + int(np.argmax(grades))])
