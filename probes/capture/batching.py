@@ -80,8 +80,8 @@ def plan_batches(
 class Batch:
     """Some rows of a shard, ready for the model.
 
-    `rows` (batch,) are row numbers inside the shard; every tensor in `inputs` has the batch first; `keep` (batch, token)
-    is true for the tokens to be pooled, None when all are (images).
+    `rows` (batch,) are row numbers inside the shard; every tensor in `inputs` has the batch first; `keep`
+    (batch, token) is true for the tokens to be pooled, None when all are (images).
     """
 
     rows: NDArray[np.int64]

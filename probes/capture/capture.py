@@ -60,16 +60,18 @@ def capture(
 
     Args:
         model: from `load_model` or `wrap_model`.
-        texts: strings with more than white space. Those over `max_length` tokens are cut, with a warning that counts them;
-            `store.rows()` says which (`tokens`, `truncated`).
-        sites: `resid_post`, `exit` (by layer 0…L), `attn_out`, `mlp_out`, `z` (by block 0…L-1), or TransformerLens names.
+        texts: strings with more than white space. Those over `max_length` tokens are cut, with a warning that counts
+            them; `store.rows()` says which (`tokens`, `truncated`).
+        sites: `resid_post`, `exit` (by layer 0…L), `attn_out`, `mlp_out`, `z` (by block 0…L-1), or TransformerLens
+            names.
         pooling: mean, last, first, max, weighted or none (every token, ragged); default: the model's own.
         layers: which layers (blocks) of each site, all by default; or `{site: numbers}`.
-        out: folder of a store to keep. The same request finds it again and computes nothing; a broken-off one goes on where
-            it stopped; another request is refused. None: a temporary store, removed with the last reference to it.
+        out: folder of a store to keep. The same request finds it again and computes nothing; a broken-off one goes
+            on where it stopped; another request is refused. None: a temporary store, removed with the last reference
+            to it.
         backend: `torch` (reference), `transformer_lens` or `nnsight`.
         max_length: tokens, special ones included; default: the model's own.
-        special_tokens: whether the tokens that the tokenizer adds ([CLS], …) are pooled; the model sees them in any case.
+        special_tokens: whether the tokens that the tokenizer adds ([CLS], …) are pooled; the model sees them anyway.
         prompt: text put before each text, e.g. `model.embedding.prompts["query"]`.
         batch_tokens: rows × tokens of one batch; halved where memory does not suffice.
         padding_side: "right", "left", or "none" (only texts of equal length share a batch). Default: right, where the
@@ -83,8 +85,9 @@ def capture(
         A `Store`: `store["exit", k]` is (n, d) float32, `store["z", b]` (n, heads, d_head), row i is text i.
 
     Raises:
-        InputError: unknown site, layer, pooling or option. DataError: an empty text, with its row. DoesNotApply: a site that
-        this model does not have. StoreError: `out` holds something else. ModelError: one text alone exceeds the memory.
+        InputError: unknown site, layer, pooling or option. DataError: an empty text, with its row. DoesNotApply: a
+        site that this model does not have. StoreError: `out` holds something else. ModelError: one text alone
+        exceeds the memory.
 
     Examples:
         >>> acts = capture(load_model("minilm"), ["A cat sleeps.", "Gold is a metal."])  # doctest: +SKIP
@@ -154,7 +157,7 @@ def _fill(job: Job, entry: Backend, precision: str, store: Store, progress: bool
 
 
 def _warn(store: Store) -> None:
-    cut = int(store.rows()["truncated"].sum())
+    cut = int(store.rows()["truncated"].to_numpy().sum())
     if cut:
         limit = store.identity.get("max_length")
         warnings.warn(
@@ -163,7 +166,7 @@ def _warn(store: Store) -> None:
         )
     bad = store.nonfinite()
     if len(bad):
-        first = bad.iloc[0]
+        first: Any = bad.to_dict("records")[0]
         place = Place(str(first["site"]), int(first["layer"]))
         rows = ", ".join(str(row) for row in first["rows"][:5])
         warnings.warn(
@@ -177,7 +180,7 @@ def check_places(model: Model, places: Sequence[Place]) -> None:
     """`DoesNotApply` with the reason for the first place that the model does not have."""
     for place in places:
         if SITES[place.site].axis == "block":
-            model.structure.module_for(place.site, place.index)
+            model.structure.module_for(place.site, place.number)
 
 
 def default_batch_tokens(model: Model) -> int:
@@ -235,8 +238,9 @@ def _padding_side(model: Model, given: str | None, pixel_values: Any) -> Side:
         return "none"
     side: Any = given or next(side for side in ("right", "left", "none") if side in sides)
     if side not in sides:
+        works = " or ".join(map(repr, sides))
         raise DoesNotApply(
-            f"padding on the {side} changes what {model.name} computes: use padding_side={' or '.join(map(repr, sides))}"
+            f"padding on the {side} changes what {model.name} computes: use padding_side={works}"
         )
     return side
 
@@ -254,7 +258,7 @@ def _plan(job: Job, shard_rows: int | None) -> list[tuple[int, int]]:
     structure = job.model.structure
     numbers = 0
     for place in job.places:
-        heads = structure.blocks[place.index].heads if place.site == "z" else None
+        heads = structure.blocks[place.number].heads if place.site == "z" else None
         numbers += structure.d_model if heads is None else heads.n * heads.width
     room = max(1, _SHARD_BYTES // (4 * numbers))
     if shard_rows is not None and shard_rows < 1:

@@ -8,7 +8,7 @@ exception, as soon as every place asked for has been read: later blocks and the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,7 +100,7 @@ def shape_states(
         )
     if not SITES[place.site].per_head:
         return states.reshape(batch, token, features)
-    heads = model.structure.blocks[place.index].heads
+    heads = model.structure.blocks[place.number].heads
     assert heads is not None
     return states.reshape(batch, token, heads.n, heads.width)
 
@@ -182,7 +182,7 @@ def run_backbone(model: Model, inputs: Inputs) -> Any:
 @contextlib.contextmanager
 def edit_site(
     model: Model, site: str, index: int, edit: Callable[[torch.Tensor], torch.Tensor]
-) -> Iterator[None]:
+) -> Generator[None]:
     """While the context lasts, replace the states at one place by `edit(states)` in every forward pass.
 
     `states` is (batch, token, d), for `z` (batch, token, head, d_head); `edit` returns a new tensor of the same shape.

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pooling:
-    """A rule. `weights` gives (batch, token) float32 that sum to one, from the rank (1, 2, …) of each token that counts.
-
-    `weights` is None for the rules that are no weighted mean: `max`, and `none` (all tokens, one after another).
+    """A rule. `weights` gives (batch, token) float32 that sum to one, from the rank 1, 2, … of each token that counts;
+    it is None for the rules that are no weighted mean: `max`, and `none` (all tokens, one after another).
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 Report = Callable[[int, int], None]
@@ -11,7 +11,7 @@ Report = Callable[[int, int], None]
 @contextmanager
 def progress_bar(
     progress: bool | Report, total: int, done: int, unit: str
-) -> Iterator[Callable[[int], None]]:
+) -> Generator[Callable[[int], None]]:
     """A function that takes how many more are done. `progress`: False, True (a bar on stderr), or f(done, total).
 
     Work found done at the start (`done`) counts for the bar and not for the rate.

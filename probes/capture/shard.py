@@ -1,5 +1,6 @@
-"""One shard: load its texts, run their batches, pool inside the hooks, write. Idempotent: the same job gives the same bytes.
+"""One shard: load its texts, run their batches, pool inside the hooks, write.
 
+Idempotent: the same job gives the same bytes.
 Executors only decide who calls `capture_shard`; nothing is carried from one shard to the next but the loaded model.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from probes.errors import InputError, unknown_name
 from probes.registry import Registry
@@ -47,13 +47,13 @@ for _site in (
 
 
 class Place(NamedTuple):
-    """One place: a site and its layer or block number; equal to the plain tuple `(site, index)`."""
+    """One place: a site and its layer or block number; equal to the plain tuple `(site, number)`."""
 
     site: str
-    index: int
+    number: int
 
     def __str__(self) -> str:
-        return f"{self.site} at {SITES[self.site].axis} {self.index}"
+        return f"{self.site} at {SITES[self.site].axis} {self.number}"
 
     @property
     def depth(self) -> int:
@@ -62,7 +62,7 @@ class Place(NamedTuple):
         >>> Place("exit", 3).depth, Place("z", 3).depth
         (3, 4)
         """
-        return self.index if SITES[self.site].axis == "layer" else self.index + 1
+        return self.number if SITES[self.site].axis == "layer" else self.number + 1
 
 
 _LENS_NAME = re.compile(r"blocks\.(\d+)\.([a-z_.]+)")
@@ -82,9 +82,9 @@ def parse_place(name: str) -> Place | None:
 
     Examples:
         >>> parse_place("blocks.3.hook_resid_post")
-        Place(site='resid_post', index=4)
+        Place(site='resid_post', number=4)
         >>> parse_place("blocks.0.hook_resid_pre")
-        Place(site='resid_post', index=0)
+        Place(site='resid_post', number=0)
         >>> parse_place("exit") is None
         True
     """
@@ -109,9 +109,20 @@ def _check_index(site: Site, index: int, n_layers: int) -> Place:
     return Place(site.name, int(index))
 
 
-def _indices(site: Site, layers: Layers, n_layers: int) -> Iterable[int]:
-    chosen = layers.get(site.name) if isinstance(layers, Mapping) else layers
-    return range(site.count(n_layers)) if chosen is None else chosen
+def _chosen(layers: int | Layers, names: Sequence[str]) -> dict[str, list[int]]:
+    """The numbers asked for, by site; sites that are not in it have all of theirs."""
+    if layers is None:
+        return {}
+    if isinstance(layers, int):
+        return {name: [layers] for name in names}
+    if isinstance(layers, Mapping):
+        by_site = cast("Mapping[str, Iterable[int]]", layers)
+        for name in by_site:
+            if name not in names:
+                raise unknown_name("site in layers=", name, [n for n in names if n in SITES])
+        return {name: list(numbers) for name, numbers in by_site.items()}
+    numbers = list(layers)  # once: an iterator must serve every site
+    return {name: [*numbers] for name in names}
 
 
 def parse_sites(
@@ -126,27 +137,21 @@ def parse_sites(
 
     Examples:
         >>> parse_sites("exit", 2)
-        (Place(site='exit', index=0), Place(site='exit', index=1), Place(site='exit', index=2))
+        (Place(site='exit', number=0), Place(site='exit', number=1), Place(site='exit', number=2))
         >>> parse_sites(["z", "blocks.0.hook_resid_pre"], 4, layers=[1])
-        (Place(site='resid_post', index=0), Place(site='z', index=1))
+        (Place(site='resid_post', number=0), Place(site='z', number=1))
         >>> parse_sites("exti", 2)
         Traceback (most recent call last):
         ...
         probes.errors.InputError: unknown site 'exti': did you mean 'exit'? Allowed: attn_out, exit, ...
     """
     names = [sites] if isinstance(sites, str) else list(sites)
-    wanted: Layers = [layers] if isinstance(layers, int) else layers
-    if wanted is not None and not isinstance(wanted, Mapping):
-        wanted = list(wanted)  # an iterator must serve every site, not only the first
-    if isinstance(wanted, Mapping):
-        for name in wanted:
-            if name not in names:
-                raise unknown_name("site in layers=", name, [n for n in names if n in SITES])
+    chosen = _chosen(layers, names)
     places: set[Place] = set()
     for name in names:
         named = parse_place(name)
         if named is not None:
-            places.add(_check_index(SITES[named.site], named.index, n_layers))
+            places.add(_check_index(SITES[named.site], named.number, n_layers))
             continue
         if name not in SITES:
             raise unknown_name(
@@ -156,7 +161,8 @@ def parse_sites(
                 "TransformerLens names such as 'blocks.3.hook_resid_post' work too.",
             )
         site = SITES[name]
-        places.update(_check_index(site, i, n_layers) for i in _indices(site, wanted, n_layers))
+        numbers = chosen.get(name, range(site.count(n_layers)))
+        places.update(_check_index(site, number, n_layers) for number in numbers)
     if not places:
         raise InputError("no site was asked for: name at least one site and one layer")
     return tuple(sorted(places, key=lambda place: (place.depth, place.site)))

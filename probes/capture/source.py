@@ -1,4 +1,4 @@
-"""What is captured: texts or images, each able to plan its shards, name itself by a hash, and load one shard's batches."""
+"""What is captured: texts or images; each plans its shards, names itself by a hash and loads one shard's batches."""
 
 from __future__ import annotations
 
