@@ -1,9 +1,10 @@
 """Texts with one class each: accuracy of a ridge probe at every width.
 
-One Gram matrix per layer serves every width, because the Gram of the first m coordinates is its leading m × m block, and one
-eigendecomposition per width serves every regularisation. States enter as they are (not at unit length), standardised with the
-mean and spread of the fit part. The probe is fitted on the fit part. Rows of the fit part are predicted by exact
-leave-one-cluster-out, so that no row is ever judged by a probe that has seen it or its group.
+One Gram matrix per layer serves every width, because the Gram of the first m coordinates is its leading m × m
+block, and one eigendecomposition per width serves every regularisation. States enter as they are (not at unit
+length), standardised with the mean and spread of the fit part. The probe is fitted on the fit part. Rows of the fit
+part are predicted by exact leave-one-cluster-out, so that no row is ever judged by a probe that has seen it or its
+group.
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ class ClassificationTask:
             return resamples.means(scores[:, rows])
         return _balanced_draws(scores[:, rows], self.labels[rows], resamples)
 
+    def chance(self, rows: IntArray, fit: IntArray) -> Array:
+        """Whether the commonest class of the fit part is right, per example (rows,)."""
+        commonest = int(np.argmax(np.bincount(self.labels[fit], minlength=self.n_classes)))
+        return (self.labels[rows] == commonest).astype(np.float64)
+
     def losses(self, scores: Array, rows: IntArray) -> Array:
         """(cells, rows): 1 where the class is wrong, else 0."""
         return 1 - scores[:, rows]
@@ -107,8 +113,8 @@ def predict_classes(
 ) -> IntArray:
     """Class codes (dims, n) of all rows of X (n, d) by a ridge probe fitted on the rows `fit`, for every width.
 
-    One-against-the-rest targets ±1, an unpenalised intercept, λ by the least leave-one-cluster-out squared error. Rows in
-    `fit` get their leave-one-cluster-out prediction (the intercept is refitted, the scaling is not).
+    One-against-the-rest targets ±1, an unpenalised intercept, λ by the least leave-one-cluster-out squared error.
+    Rows in `fit` get their leave-one-cluster-out prediction (the intercept is refitted, the scaling is not).
     """
     if len(np.unique(labels[fit])) < 2:
         raise DataError(

@@ -70,12 +70,13 @@ def layer_dim_grid(
 ) -> GridResult:
     """Every measure of `task` at every layer × width × variant.
 
-    Parameters: `variants` maps a variant's name (None: raw) to its states per layer, (texts, d) each, read once, one layer
-    at a time; the raw variant must hold the last layer, which is the full model. `splits` names sets of examples to report;
-    `all` is added. `fit` are the examples that probes are fitted on (used by classification only).
+    Parameters: `variants` maps a variant's name (None: raw) to its states per layer, (texts, d) each, read once,
+    one layer at a time; the raw variant must hold the last layer, which is the full model. `splits` names sets of
+    examples to report; `all` is added. `fit` are the examples that probes are fitted on (used by classification
+    only).
 
-    Intervals are percentile bootstraps over clusters of examples; one set of resamples per split serves all cells, so cells
-    may be compared draw by draw. Raises `NonFiniteError` with layer and variant where states hold NaN.
+    Intervals are percentile bootstraps over clusters of examples; one set of resamples per split serves all cells,
+    so cells may be compared draw by draw. Raises `NonFiniteError` with layer and variant where states hold NaN.
 
     Returns rows with measure, site, layer, dim, pooling, dataset, split, variant, value, low, high, n, seed.
     """

@@ -1,8 +1,9 @@
 """Bootstrap resamples that all cells of a grid share, as integer counts, and rank statistics under them.
 
-A resample of n examples is a column of counts: how often each example was drawn. Means under every resample are one matrix
-product; Spearman's ρ needs one sort per cell and one cumulative sum per draw, because the average rank of a value in a
-resample is the number of drawn values below it plus half the number of its own copies and ties, plus a half.
+A resample of n examples is a column of counts: how often each example was drawn. Means under every resample are one
+matrix product; Spearman's ρ needs one sort per cell and one cumulative sum per draw, because the average rank of a
+value in a resample is the number of drawn values below it plus half the number of its own copies and ties, plus a
+half.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Resamples:
 
     @classmethod
     def make(cls, n: int, draws: int, seed: int, clusters: IntArray | None = None) -> Resamples:
-        """`draws` resamples of n examples with replacement; whole clusters are drawn where `clusters` (n,) names them.
+        """`draws` resamples of n examples with replacement; whole clusters are drawn where `clusters` (n,) names
+        them.
 
         >>> Resamples.make(4, 3, seed=0).counts.sum(axis=0).tolist()
         [4, 4, 4]
@@ -72,8 +74,8 @@ class Resamples:
     def spearman(self, values: Array, gold: Array) -> Array:
         """Spearman's ρ of every row of `values` (cells, n) with `gold` (n,) under every draw: (cells, draws).
 
-        Both sides are ranked anew inside every draw, ties by average rank; 0 where one side is constant in a draw. Equal to
-        `scipy.stats.spearmanr` on the drawn examples written out.
+        Both sides are ranked anew inside every draw, ties by average rank; 0 where one side is constant in a draw.
+        Equal to `scipy.stats.spearmanr` on the drawn examples written out.
         """
         sorts = [_tie_sort(row) for row in values]
         gold_sort = _tie_sort(gold)
@@ -107,8 +109,9 @@ def _runs(sort: _TieSort, weights: Array) -> Array:
 def _spearman_chunk(sorts: list[_TieSort], gold_sort: _TieSort, weights: Array) -> Array:
     """ρ (cells, draws) for one piece of draws.
 
-    With W the copies per run of ties and C their cumulative sum, the runs' ranks are C − W/2 + ½; gold's centred ranks times
-    weights sum to zero, so the ½ and the mean rank drop out of the covariance. Σ(rank − mean)² = (N³ − Σ W³)/12.
+    With W the copies per run of ties and C their cumulative sum, the runs' ranks are C − W/2 + ½; gold's centred
+    ranks times weights sum to zero, so the ½ and the mean rank drop out of the covariance. Σ(rank − mean)² = (N³ −
+    Σ W³)/12.
     """
     total = weights.sum(axis=0)  # (draws,)
     cubed = total**3

@@ -1,7 +1,7 @@
 """Queries, documents and graded relevance: where the relevant documents rank at every width.
 
-A document's rank is one plus the number of documents before it. Ties are broken against us: among equal cosines the less
-relevant document comes first, then the one with the lower index, so that a collapsed space scores low, not high.
+A document's rank is one plus the number of documents before it. Ties are broken against us: among equal cosines the
+less relevant document comes first, then the one with the lower index, so that a collapsed space scores low, not high.
 """
 
 from __future__ import annotations
@@ -67,6 +67,12 @@ class RetrievalTask:
         """The measure (cells, draws) under every resample of `rows`."""
         return resamples.means(scores[:, rows])
 
+    def chance(self, rows: IntArray, fit: IntArray) -> Array:
+        """Expected nDCG@10 per query (rows,) when the documents come in random order."""
+        places = 1 / np.log2(np.arange(2, min(CUTOFF, len(self.documents)) + 2))
+        gain = np.asarray(self.relevance.sum(axis=1)).ravel() / len(self.documents)
+        return (gain * places.sum() / _ideal(self.relevance))[rows]
+
     def losses(self, scores: Array, rows: IntArray) -> Array:
         """(cells, rows): 1 − nDCG@10 of every query."""
         return np.clip(1 - scores[:, rows], 0, 1)
@@ -120,7 +126,13 @@ class _Entries:
         document = np.asarray(relevance.indices[here])
         starts = starts - starts[0]
         row = np.repeat(np.arange(high - low), np.diff(starts))
-        return cls(row, place[document], np.asarray(relevance.data[here]), document, starts)
+        return cls(
+            row,
+            place[document],
+            np.asarray(relevance.data[here], dtype=np.float64),
+            document,
+            starts,
+        )
 
     def ranks(self, similarity: Array, copies: IntArray | None) -> IntArray:
         """Ranks of all entries, given the block's similarities (queries, distinct documents)."""
@@ -161,7 +173,8 @@ class _Entries:
 
 
 def ranking_measures(found: IntArray, relevance: sparse.csr_array) -> dict[str, Array]:
-    """nDCG@10, recall@1, recall@10 and reciprocal rank per query from the ranks (cells, nnz): {measure: (cells, queries)}.
+    """nDCG@10, recall@1, recall@10 and reciprocal rank per query from the ranks (cells, nnz): {measure: (cells,
+    queries)}.
 
     * recall@k: share of the query's relevant documents among the first k.
     * reciprocal rank: 1 / rank of the first relevant document, over all documents.
@@ -184,7 +197,7 @@ def ranking_measures(found: IntArray, relevance: sparse.csr_array) -> dict[str, 
 
 def _ideal(relevance: sparse.csr_array) -> Array:
     """Best possible DCG@10 of every query."""
-    best = np.empty(relevance.shape[0])
+    best = np.empty(len(relevance.indptr) - 1)
     for query, (low, high) in enumerate(
         zip(relevance.indptr[:-1], relevance.indptr[1:], strict=True)
     ):

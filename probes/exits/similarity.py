@@ -53,6 +53,10 @@ class SimilarityTask:
         """The measure (cells, draws) under every resample of `rows`."""
         return resamples.spearman(scores[:, rows], self.gold[rows])
 
+    def chance(self, rows: IntArray, fit: IntArray) -> Array:
+        """Chance level per example (rows,): 0, no correlation."""
+        return np.zeros(len(rows))
+
     def losses(self, scores: Array, rows: IntArray) -> Array:
         """(cells, rows): half the squared difference of standardised ranks; the mean over `rows` is 1 − ρ exactly."""
         gold = _standard_ranks(self.gold[rows])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
+from probes.datasets.splits import components
 from probes.errors import InputError
 from probes.exits.classification import ClassificationTask
 from probes.exits.retrieval import RetrievalTask
@@ -20,7 +20,7 @@ Task = SimilarityTask | RetrievalTask | ClassificationTask
 
 
 def distinct_texts(texts: Sequence[str]) -> tuple[tuple[str, ...], IntArray]:
-    """The different texts in order of first appearance, and for every text its row among them.
+    """The different texts, first come first, and for every text its row among them.
 
     >>> distinct_texts(["b", "a", "b"])
     (('b', 'a'), array([0, 1, 0]))
@@ -30,63 +30,42 @@ def distinct_texts(texts: Sequence[str]) -> tuple[tuple[str, ...], IntArray]:
     return tuple(place), rows
 
 
-def linked(n: int, *keys: tuple[IntArray, IntArray]) -> IntArray:
-    """Codes (n,) of the groups of examples that share a key, directly or through others.
-
-    Each of `keys` is (example, key): two arrays of one length. Keys of different arrays never meet.
-
-    >>> linked(3, (np.array([0, 1, 2]), np.array([5, 5, 7]))).tolist()
-    [0, 0, 1]
-    """
-    examples: list[IntArray] = [np.arange(n)]
-    nodes: list[IntArray] = [np.arange(n)]
-    offset = n
-    for example, key in keys:
-        code = np.unique(key, return_inverse=True)[1]
-        examples.append(example)
-        nodes.append(code + offset)
-        offset += int(code.max(initial=-1)) + 1
-    row, column = np.concatenate(examples), np.concatenate(nodes)
-    graph = sparse.coo_array((np.ones(len(row)), (row, column)), shape=(offset, offset))
-    labels = sparse.csgraph.connected_components(graph, directed=False)[1]
-    return np.unique(labels[:n], return_inverse=True)[1]
-
-
-def _groups(groups: NDArray[Any] | None, n: int) -> list[tuple[IntArray, IntArray]]:
-    if groups is None:
-        return []
-    return [(np.arange(n), np.unique(groups, return_inverse=True)[1])]
-
-
-def make_task(dataset: Dataset) -> tuple[Task, tuple[str, ...]]:
+def make_task(
+    dataset: Dataset, prompts: Mapping[str, str] | None = None
+) -> tuple[Task, tuple[str, ...]]:
     """The evaluation view of `dataset` and the distinct texts that have to be encoded for it, in row order.
 
+    `prompts` holds texts put before the queries and documents of a retrieval set (keys `query`, `document`).
     Examples that share a text, a relevant document or a group form one cluster: resamples draw whole clusters.
-    Raises `InputError` for kinds without a quality that an exit could keep.
+    Raises `InputError` for kinds without a quality that an exit could keep, and for prompts that do not apply.
     """
+    if prompts and (not isinstance(dataset, Retrieval) or set(prompts) - {"query", "document"}):
+        raise InputError(
+            f"prompts for {', '.join(prompts)}: only 'query' and 'document' of retrieval data can have one"
+        )
+    if isinstance(dataset, Retrieval):
+        return _retrieval(dataset, prompts or {})
     texts, rows = distinct_texts(dataset.all_texts())
     if isinstance(dataset, TextPairs):
         n = len(dataset)
-        a, b = rows[:n], rows[n:]
-        every = np.arange(n)
-        shared = (np.concatenate([every, every]), np.concatenate([a, b]))
-        clusters = linked(n, shared, *_groups(dataset.groups, n))
         return SimilarityTask(
-            dataset.name, a, b, np.asarray(dataset.scores, dtype=np.float64), clusters
+            dataset.name, rows[:n], rows[n:], dataset.scores, components(dataset)
         ), texts
-    if isinstance(dataset, Retrieval):
-        n = len(dataset)
-        queries, documents = rows[:n], rows[n:]
-        relevance = dataset.relevance
-        hits = (np.repeat(np.arange(n), np.diff(relevance.indptr)), documents[relevance.indices])
-        clusters = linked(n, hits, (np.arange(n), queries), *_groups(dataset.groups, n))
-        return RetrievalTask(dataset.name, queries, documents, relevance, clusters), texts
     if isinstance(dataset, LabelledTexts):
-        n = len(dataset)
-        clusters = linked(n, (np.arange(n), rows), *_groups(dataset.groups, n))
+        classes = len(dataset.label_names)
         return ClassificationTask(
-            dataset.name, rows, dataset.labels, len(dataset.label_names), clusters
+            dataset.name, rows, dataset.labels, classes, components(dataset)
         ), texts
     raise InputError(
-        f"dataset {dataset.name!r} holds {dataset.kind}: choosing an exit needs labelled texts, scored pairs or retrieval"
+        f"dataset {dataset.name!r} holds {dataset.kind}: an exit is chosen on labelled texts, scored pairs or retrieval"
     )
+
+
+def _retrieval(dataset: Retrieval, prompts: Mapping[str, str]) -> tuple[Task, tuple[str, ...]]:
+    queries = [prompts.get("query", "") + text for text in dataset.queries]
+    documents = [prompts.get("document", "") + text for text in dataset.documents]
+    texts, rows = distinct_texts([*queries, *documents])
+    n = len(dataset)
+    return RetrievalTask(
+        dataset.name, rows[:n], rows[n:], dataset.relevance, components(dataset)
+    ), texts

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import InputError
-from probes.linalg import RELATIVE_FLOOR, Standardiser, check_matrix
+from probes.linalg import Standardiser, check_matrix
 
 Array = NDArray[np.floating[Any]]
 
@@ -27,8 +27,8 @@ MIN_TEXTS = 10
 class Translator:
     """Frozen map x ↦ standardise(x) · coefficients + intercept, from (n, d) to (n, d_out).
 
-    `penalty` is the λ chosen by held-out reconstruction, `r2` the held-out R² at that λ (1 is perfect, 0 the mean), `n` the
-    number of texts of the fit.
+    `penalty` is the λ chosen by held-out reconstruction, `r2` the held-out R² at that λ (1 is perfect, 0 the mean),
+    `n` the number of texts of the fit.
     """
 
     standardiser: Standardiser
@@ -93,11 +93,7 @@ class _Moments:
     def standardiser(self) -> Standardiser:
         """Frozen scaling with the same rule for constant coordinates as `Standardiser.fit`."""
         deviation = np.sqrt(np.clip(np.diag(self.xx), 0, None) / self.n)
-        typical = float(np.median(deviation[deviation > 0])) if np.any(deviation > 0) else 0.0
-        alive = deviation > RELATIVE_FLOOR * np.maximum(typical, np.abs(self.mean_x))
-        return Standardiser(
-            self.mean_x, np.divide(1.0, deviation, out=np.zeros_like(deviation), where=alive)
-        )
+        return Standardiser.from_moments(self.mean_x, deviation)
 
 
 class TranslatorFitter:
@@ -171,8 +167,8 @@ def _standardised(moments: _Moments, scaling: Standardiser) -> tuple[Array, Arra
 def _held_out_errors(train: _Moments, held: _Moments) -> Array:
     """Σ‖y − ŷ‖² over the held-out rows at every λ, from moments alone: (λ,).
 
-    In the eigenbasis V of the training Gram, ŷ = A·diag(f)·B with f = 1/(s + λn), B = Vᵀ·cross; the held-out error is then
-    a quadratic form in f, plus what the difference of the two sets' means adds.
+    In the eigenbasis V of the training Gram, ŷ = A·diag(f)·B with f = 1/(s + λn), B = Vᵀ·cross; the held-out error
+    is then a quadratic form in f, plus what the difference of the two sets' means adds.
     """
     scaling = train.standardiser()
     gram, cross = _standardised(train, scaling)

@@ -1,0 +1,298 @@
+"""From a model and a labelled dataset to a decision: capture, parts, translators, grid, time, choice.
+
+Every step is a function on arrays that can be called alone; `study_exits` runs them all and returns everything that
+a run folder keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from probes.exits.choose import Choice, Setting, choose
+from probes.exits.decision import Decision
+from probes.exits.grid import GridPlan, layer_dim_grid
+from probes.exits.latency import Latency, LatencyPlan, measure_latency
+from probes.exits.tasks import Task, make_task
+from probes.exits.translator import MIN_TEXTS, Translator, TranslatorFitter
+from probes.exits.variants import centred, embedded, translated
+from probes.exits.walk import Budget
+from probes.linalg import normalise_rows
+from probes.tables import tidy
+
+if TYPE_CHECKING:
+    from probes.models import Model
+    from probes.types import Dataset
+
+Array = NDArray[np.floating[Any]]
+IntArray = NDArray[np.integer[Any]]
+Progress = Callable[[int, int, str], None]
+
+BUILTIN_TEXTS = 1000  # of the built-in text, where no unlabelled texts are named
+_BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """How a study is done; what is asked of it is a `Budget`.
+
+    `prompts` holds texts put before queries and documents (keys `query`, `document`); `out` is the folder of an
+    activation store to keep; `latency` None leaves time unmeasured.
+    """
+
+    pooling: str | None = None
+    dims: tuple[int, ...] | None = None
+    draws: int = 1000
+    seed: int = 0
+    prompts: Mapping[str, str] | None = None
+    latency: LatencyPlan | None = LatencyPlan()
+    out: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class ExitStudy:
+    """All that a run folder keeps. `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget."""
+
+    decision: Decision
+    measurements: pd.DataFrame
+    chains: pd.DataFrame
+    losses: pd.DataFrame
+    share_draws: pd.DataFrame
+    latency: Latency | None
+    translators: Mapping[int, Translator]
+    parts: Mapping[str, IntArray]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A dataset made ready: the task, its parts, the texts to encode (the task's first, then `extra` unlabelled ones)."""
+
+    task: Task
+    parts: Mapping[str, IntArray]
+    texts: tuple[str, ...]
+    extra: int
+    caveats: tuple[str, ...]
+
+    @property
+    def fit_rows(self) -> IntArray:
+        """Rows of `texts` that translators and centring may use: those of the fit part and the unlabelled ones."""
+        own = self.task.text_rows(self.parts["fit"])
+        return np.concatenate([own, np.arange(len(self.texts) - self.extra, len(self.texts))])
+
+    @property
+    def labelled_rows(self) -> IntArray:
+        """Rows of `texts` that the fit part uses."""
+        return self.task.text_rows(self.parts["fit"])
+
+
+def prepare(
+    data: Dataset,
+    texts: Sequence[str] = (),
+    seed: int = 0,
+    prompts: Mapping[str, str] | None = None,
+) -> Material:
+    """Task, parts and texts. Unlabelled `texts` that the dataset holds itself are left out: outside the fit part
+    they would show the translators what they are judged on."""
+    from probes.datasets.splits import four_parts
+
+    task, own = make_task(data, prompts)
+    parts = four_parts(data, np.random.default_rng(seed))
+    indices = {
+        "fit": parts.fit,
+        "tune": parts.tune,
+        "calibrate": parts.calibrate,
+        "test": parts.test,
+    }
+    known = set(own)
+    extra = [text for text in dict.fromkeys(texts) if text not in known]
+    caveats = list(parts.warnings)
+    if task.kind == "retrieval":
+        caveats.append(
+            "translators and centring also used the corpus documents, which queries of all parts search"
+        )
+    return Material(task, indices, (*own, *extra), len(extra), tuple(caveats))
+
+
+def fit_translators(
+    pooled: Mapping[int, Array], target: Array, rows: IntArray, progress: Progress | None = None
+) -> dict[int, Translator]:
+    """One translator per layer below the last, from pooled states to `target` (texts, d_out) at unit length."""
+    found: dict[int, Translator] = {}
+    layers = sorted(pooled)[:-1]
+    for done, layer in enumerate(layers):
+        if progress:
+            progress(done, len(layers), f"translator of layer {layer}")
+        states = pooled[layer]
+        fitter = TranslatorFitter()
+        for low in range(0, len(rows), _BLOCK):
+            block = rows[low : low + _BLOCK]
+            fitter.update(
+                states[block], normalise_rows(np.asarray(target[block], dtype=np.float64))
+            )
+        found[layer] = fitter.fit()
+    return found
+
+
+def study_states(
+    material: Material,
+    pooled: Mapping[int, Array],
+    budget: Budget,
+    plan: StudyPlan,
+    embed: Callable[[Array], Array] = lambda X: X,
+    time_layers: Callable[[Mapping[int, Translator]], Latency] | None = None,
+    progress: Progress | None = None,
+) -> ExitStudy:
+    """The study from pooled states on: `pooled[k]` is (texts, d) for every layer 0…L, `embed` the maker's head.
+
+    `time_layers`, given the translators, measures the time per layer; without it cost is counted in blocks.
+    """
+    report = progress or (lambda done, total, text: None)
+    raw = embedded(pooled, embed)
+    caveats = list(material.caveats)
+    fit_rows = material.fit_rows
+    translators: dict[int, Translator] = {}
+    if len(fit_rows) >= MIN_TEXTS:
+        translators = fit_translators(pooled, raw[max(pooled)], fit_rows, report)
+        caveats += _translator_caveats(translators, len(pooled[max(pooled)][0]))
+    else:
+        caveats.append(
+            f"{len(fit_rows)} texts are too few to fit translators ({MIN_TEXTS} are needed): left out"
+        )
+    variants: dict[str | None, Mapping[int, Array]] = {None: raw, "centred": centred(raw, fit_rows)}
+    if translators:
+        variants["translated"] = translated(pooled, translators)
+    pooling = plan.pooling
+    grid_plan = GridPlan(plan.dims, plan.draws, plan.seed, pooling=pooling)
+    splits = {name: rows for name, rows in material.parts.items() if name != "fit"}
+    grid = layer_dim_grid(material.task, variants, splits, material.parts["fit"], grid_plan, report)
+    latency = None if time_layers is None else time_layers(translators)
+    if latency is not None and len(latency.times) < 10:
+        caveats.append(
+            f"time was taken in {len(latency.times)} rounds only: relative costs are rough"
+        )
+    about = {
+        "translators": {
+            str(k): {"n": t.n, "penalty": t.penalty, "r2": t.r2} for k, t in translators.items()
+        }
+    }
+    cost = None if latency is None else latency.relative_cost()
+    # Twice the grid's draws: the bound of a chain lies further out in the tail than a 95 % interval.
+    setting = Setting(2 * plan.draws, plan.seed, pooling, cost, tuple(caveats), about)
+    made: Choice = choose(grid.scores, material.parts, budget, setting)
+    timed = [] if latency is None else latency.rows(material.task.name, pooling, plan.seed)
+    table = tidy([*grid.rows, *timed])
+    return ExitStudy(
+        made.decision,
+        table,
+        made.chains,
+        made.losses,
+        made.share_draws,
+        latency,
+        translators,
+        material.parts,
+    )
+
+
+def _translator_caveats(translators: Mapping[int, Translator], d: int) -> list[str]:
+    n = next(iter(translators.values())).n
+    if n >= 2 * d:
+        return []
+    return [
+        f"translators were fitted on {n} texts for {d} coordinates: more unlabelled texts (--texts) would help"
+    ]
+
+
+def builtin_texts(limit: int = BUILTIN_TEXTS, seed: int = 0) -> tuple[str, ...]:
+    """A seeded sample of the built-in real text, for translators where no other texts are named."""
+    from probes.datasets import load_dataset
+
+    texts = list(dict.fromkeys(load_dataset("docstrings").all_texts()))
+    picks = np.random.default_rng(seed).permutation(len(texts))[:limit]
+    return tuple(texts[i] for i in sorted(picks))
+
+
+def study_exits(
+    model: Model,
+    data: Dataset,
+    budget: Budget | None = None,
+    texts: Sequence[str] | None = None,
+    plan: StudyPlan | None = None,
+    progress: Progress | None = None,
+) -> ExitStudy:
+    """Where `model` can stop on `data` and keep `budget`; captures, measures, chooses.
+
+    `texts` are unlabelled texts for the translators, beside those of the fit part; None takes a sample of the built-in text,
+    an empty list takes none. `progress(done, total, text)` is called often; every stage counts from 0 to its own
+    total.
+    """
+    from probes.capture import capture
+
+    budget, plan = budget or Budget(), plan or StudyPlan()
+    pooling = plan.pooling or model.embedding.pooling
+    extra = builtin_texts(seed=plan.seed) if texts is None else texts
+    material = prepare(data, extra, plan.seed, plan.prompts)
+    report = progress or (lambda done, total, text: None)
+    acts = capture(
+        model,
+        material.texts,
+        sites=["exit"],
+        pooling=pooling,
+        out=plan.out,
+        progress=lambda done, total: report(done, total, "encoding texts"),
+    )
+    own = material.texts[: len(material.texts) - material.extra]
+    latency_plan = plan.latency
+
+    def time_layers(translators: Mapping[int, Translator]) -> Latency:
+        return measure_latency(model, own, pooling, translators, latency_plan, report)
+
+    used = StudyPlan(
+        pooling, plan.dims, plan.draws, plan.seed, plan.prompts, plan.latency, plan.out
+    )
+    timer = None if latency_plan is None else time_layers
+    return study_states(material, acts["exit"], budget, used, model.embed, timer, report)
+
+
+def choose_exit(
+    model: Model | str,
+    data: Dataset | str | Path,
+    min_quality: float = 0.95,
+    *,
+    max_loss: float | None = None,
+    confidence: float = 0.95,
+    texts: Sequence[str] | None = None,
+    seed: int = 0,
+    pooling: str | None = None,
+    plan: StudyPlan | None = None,
+    progress: Progress | None = None,
+) -> Decision:
+    """The cheapest layer, width and variant of `model` that keeps the asked quality on `data`.
+
+    Parameters: `model` and `data` are loaded ones or their names. `min_quality` is the share of the full model's
+    quality to keep (asymptotic guarantee); `max_loss` instead bounds the mean excess loss per query or text
+    (finite-sample guarantee; not for similarity). `texts` are unlabelled texts for translators. `plan` overrides
+    `seed` and `pooling`.
+
+    Returns a `Decision`; `decision.status` is `infeasible` where nothing cheaper can be shown to keep it, with the
+    reason. `study_exits` returns the tables behind it as well.
+
+    >>> choose_exit("minilm", "docstrings", 0.95).layer  # doctest: +SKIP
+    """
+    if isinstance(model, str):
+        from probes.models import load_model
+
+        model = load_model(model)
+    if isinstance(data, (str, Path)):
+        from probes.datasets import load_dataset
+
+        data = load_dataset(data)
+    budget = Budget(min_quality, max_loss, confidence)
+    return study_exits(
+        model, data, budget, texts, plan or StudyPlan(pooling, seed=seed), progress
+    ).decision

@@ -1,0 +1,248 @@
+"""From the evidence on the calibrate part to a choice: the walk down every chain, for any budget, without re-running.
+
+Light on purpose (numpy, pandas, scipy): the dashboard's budget slider and `choose` call this same function. A
+*chain* is a fixed order of candidates, most conservative first. Fixed-sequence testing walks it, stops at the first
+failure and returns the last candidate before; every chain gets an equal share of the error δ (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from probes.errors import InputError
+from probes.stats import check_confidence, hoeffding_bentkus
+
+Array = NDArray[np.floating[Any]]
+
+FULL = "full"  # column of the full model, in both tables of evidence
+CLUSTER = "cluster"  # column of `losses`: the unit that was drawn
+CHAIN_COLUMNS = (
+    "chain",
+    "order",
+    "name",
+    "variant",
+    "layer",
+    "dim",
+    "tune_quality",
+    "calibrate_quality",
+    "calibrate_share",
+)
+_LARGEST_SAMPLE = 10**7
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What must be kept, and how sure: a share of the full model's quality, or (if given) a largest excess loss.
+
+    >>> Budget(0.95).guarantee, Budget(max_loss=0.05).guarantee
+    ('asymptotic', 'finite-sample')
+    """
+
+    min_quality: float = 0.95
+    max_loss: float | None = None
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_confidence(self.confidence)
+        if not 0 < self.min_quality <= 1:
+            raise InputError(
+                f"min quality {self.min_quality}: a share above 0 and up to 1 is needed, such as 0.95"
+            )
+        if self.max_loss is not None and not 0 < self.max_loss < 1:
+            raise InputError(
+                f"max loss {self.max_loss}: a number strictly between 0 and 1 is needed, such as 0.05"
+            )
+
+    @property
+    def guarantee(self) -> str:
+        """`finite-sample` for a largest loss (Hoeffding–Bentkus), `asymptotic` for a share (bootstrap)."""
+        return "asymptotic" if self.max_loss is None else "finite-sample"
+
+    @property
+    def target(self) -> str:
+        """The promise in words."""
+        if self.max_loss is None:
+            return f"at least {self.min_quality:.1%} of the full model's quality"
+        return f"a mean loss at most {self.max_loss:g} above the full model's"
+
+
+@dataclass(frozen=True)
+class Walk:
+    """`steps`: the chains with `estimate`, `bound`, `p`, `tested`, `passed`; `chosen`: name, or None with the `reason`."""
+
+    steps: pd.DataFrame
+    chosen: str | None
+    reason: str
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The step of candidate `name`."""
+        return {str(k): v for k, v in self.steps[self.steps["name"] == name].iloc[-1].items()}
+
+
+def walk_chains(
+    chains: pd.DataFrame, share_draws: pd.DataFrame, losses: pd.DataFrame, budget: Budget
+) -> Walk:
+    """The cheapest candidate that some chain reaches without a failure.
+
+    Parameters: `chains` has the columns CHAIN_COLUMNS, one row per step; order 0 of every chain is the full model,
+    which passes by definition. `share_draws` has one row per bootstrap draw: a column per candidate name with
+    quality(c) / quality(full), and `full` with the full model's quality above chance. `losses` has one row per
+    calibrate example: a column per candidate name, `full`, and `cluster`.
+
+    With `budget.max_loss` ε the p-value is Hoeffding–Bentkus on the paired excess losses clipped to [0, 1],
+    averaged within clusters first; `estimate` is the mean excess and `bound` is null. Otherwise p = (1 + #{draws
+    below the share}) / (draws + 1), `estimate` is the share and `bound` its one-sided lower limit at the chain's
+    part of δ.
+
+    Cost order: fewer layers, then fewer coordinates; equal costs go to the better tune quality.
+    """
+    missing = set(CHAIN_COLUMNS) - set(chains.columns)
+    if missing:
+        raise InputError(
+            f"chains lack the column {sorted(missing)[0]!r}; needed: {', '.join(CHAIN_COLUMNS)}"
+        )
+    useful = chains[chains["order"] > 0]["chain"].nunique()
+    delta = (1 - budget.confidence) / max(1, useful)
+    steps = chains.sort_values(["chain", "order"], kind="stable").reset_index(drop=True)
+    test = (
+        _share_test(share_draws, budget, delta)
+        if budget.max_loss is None
+        else _loss_test(losses, budget, delta)
+    )
+    tests = [
+        _by_definition(budget) if order == 0 else test(name, share)
+        for name, order, share in _keys(steps)
+    ]
+    steps = steps.assign(**{key: [t[key] for t in tests] for key in ("estimate", "bound", "p")})
+    fits = np.array([t["fits"] for t in tests], dtype=bool)
+    alive = pd.Series(fits).groupby(steps["chain"].to_numpy()).cummin().to_numpy(dtype=bool)
+    before = (
+        pd.Series(alive)
+        .groupby(steps["chain"].to_numpy())
+        .shift(fill_value=True)
+        .to_numpy(dtype=bool)
+    )
+    steps = steps.assign(tested=before, passed=alive)
+    if not _positive(share_draws, budget):
+        steps = steps.assign(passed=False)
+        reason = (
+            f"the full model's own quality is not above chance at confidence {budget.confidence:g}"
+        )
+        return Walk(
+            steps,
+            None,
+            f"{reason}: a share of it means nothing; more or other labelled data is needed",
+        )
+    passed = steps[steps["passed"] & (steps["order"] > 0)]
+    if passed.empty:
+        return Walk(steps, None, _why_not(steps, losses, budget, delta, len(share_draws)))
+    best = passed.sort_values(
+        ["layer", "dim", "tune_quality"], ascending=[True, True, False], kind="stable"
+    ).iloc[0]
+    return Walk(steps, str(best["name"]), "")
+
+
+def _keys(steps: pd.DataFrame) -> list[tuple[str, int, float]]:
+    columns = (steps["name"], steps["order"], steps["calibrate_share"])
+    return [(str(n), int(o), float(s)) for n, o, s in zip(*columns, strict=True)]
+
+
+def _by_definition(budget: Budget) -> dict[str, Any]:
+    share = budget.max_loss is None
+    return {
+        "estimate": 1.0 if share else 0.0,
+        "bound": 1.0 if share else None,
+        "p": 0.0,
+        "fits": True,
+    }
+
+
+def _rank_of_bound(delta: float, draws: int) -> int:
+    """The k-th smallest draw is the lower bound at δ: the largest k with k/(draws + 1) ≤ δ."""
+    return math.floor(delta * (draws + 1) + 1e-9)
+
+
+def _share_test(draws: pd.DataFrame, budget: Budget, delta: float) -> Any:
+    rank = _rank_of_bound(delta, len(draws))
+
+    def test(name: str, share: float) -> dict[str, Any]:
+        shares = np.sort(draws[name].to_numpy(dtype=float))
+        below = int(np.searchsorted(shares, budget.min_quality, side="left"))
+        bound = float(shares[rank - 1]) if rank >= 1 else None
+        return {
+            "estimate": share,
+            "bound": bound,
+            "p": (below + 1) / (len(shares) + 1),
+            "fits": below + 1 <= rank,
+        }
+
+    return test
+
+
+def mean_excess(losses: pd.DataFrame, name: str) -> tuple[float, int]:
+    """Mean over clusters of the clipped excess loss of candidate `name`, and the number of clusters."""
+    excess = np.clip(losses[name].to_numpy(dtype=float) - losses[FULL].to_numpy(dtype=float), 0, 1)
+    code = np.unique(losses[CLUSTER].to_numpy(), return_inverse=True)[1]
+    units = np.bincount(code, weights=excess) / np.bincount(code)
+    return float(units.mean()), len(units)
+
+
+def _loss_test(losses: pd.DataFrame, budget: Budget, delta: float) -> Any:
+    assert budget.max_loss is not None
+    epsilon = budget.max_loss
+
+    def test(name: str, share: float) -> dict[str, Any]:
+        risk, n = mean_excess(losses, name)
+        p = hoeffding_bentkus(risk, n, epsilon)
+        return {"estimate": risk, "bound": None, "p": p, "fits": p <= delta}
+
+    return test
+
+
+def _positive(share_draws: pd.DataFrame, budget: Budget) -> bool:
+    """Is the full model's quality above chance, one-sided at the budget's confidence?"""
+    above = share_draws[FULL].to_numpy(dtype=float)
+    return (1 + int((above <= 0).sum())) / (len(above) + 1) <= 1 - budget.confidence + 1e-12
+
+
+def _why_not(
+    steps: pd.DataFrame, losses: pd.DataFrame, budget: Budget, delta: float, draws: int
+) -> str:
+    """Why nothing cheaper than the full model passed, and how many examples would do."""
+    first = steps[steps["tested"] & ~steps["passed"] & (steps["order"] > 0)]
+    if first.empty:
+        return "no candidate is cheaper than the full model"
+    n = int(losses[CLUSTER].nunique())
+    if budget.max_loss is None and _rank_of_bound(delta, draws) < 1:
+        return f"{draws} bootstrap draws cannot show confidence {budget.confidence:g}: draw more, or ask for less"
+    needed = [_needed(row, n, budget, delta) for row in first.to_dict("records")]
+    possible = [k for k in needed if k is not None]
+    opening = f"nothing cheaper than the full model keeps {budget.target} with confidence {budget.confidence:g}"
+    if not possible:
+        return f"{opening}; the first candidate of every chain misses it already in the estimate, more data will not help"
+    return (
+        f"{opening}; {n} independent calibrate examples came, about {min(possible):,} would do if the estimates hold "
+        "(the interval narrows with the root of their number)"
+    )
+
+
+def _needed(step: Any, n: int, budget: Budget, delta: float) -> int | None:
+    """Calibrate examples at which `step` would pass with today's estimate; None when none would do."""
+    estimate = float(step["estimate"])
+    if budget.max_loss is None:
+        room = estimate - budget.min_quality
+        if room <= 0:
+            return None
+        return max(n + 1, math.ceil(n * ((estimate - float(step["bound"])) / room) ** 2))
+    if estimate >= budget.max_loss:
+        return None
+    size = n + 1
+    while hoeffding_bentkus(estimate, size, budget.max_loss) > delta and size < _LARGEST_SAMPLE:
+        size = math.ceil(size * 1.02)
+    return size
