@@ -79,12 +79,16 @@ def difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         parts.append(f"{name}: {_short(a, b)} there, {_short(b, a)} now")
     if len(names) > _SHOWN:
         parts.append(f"and {len(names) - _SHOWN} more")
-    return "; ".join(parts)
+    line = "; ".join(parts)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
-    for key, item in value.items():
+    for given, item in value.items():
+        key = (
+            given if given.isidentifier() else canonical_json(given)
+        )  # a dot in a key is no border
         if isinstance(item, Mapping) and item:
             found.update(_leaves(cast("Mapping[str, Any]", item), f"{prefix}{key}."))
         else:

@@ -89,11 +89,12 @@ def _check_offsets(offsets: NDArray[Any], texts: int, index: int) -> NDArray[np.
 
 
 def _payload(tensor: Any, what: str) -> Payload:
-    kind = str(tensor.dtype).removeprefix("torch.")
+    isnumpy = isinstance(tensor, np.ndarray)
+    kind = tensor.dtype.name if isnumpy else str(tensor.dtype).removeprefix("torch.")
     if kind not in _CODES:
         raise StoreError(f"{what} is {kind}: float32, float16 or bfloat16 is needed")
     code = _CODES[kind]
-    if isinstance(tensor, np.ndarray):
+    if isnumpy:
         array = np.ascontiguousarray(tensor).reshape(tensor.shape)
         if code == "BF16":
             array = array.view(np.uint16)  # ml_dtypes' bfloat16: same bits

@@ -78,8 +78,8 @@ class Store:
         """
         plan = disk.Plan.make(check_identity(identity), shards, texts_n)
         root = Path(path).absolute()
-        make_dir(root)
         with disk.storing(root):
+            make_dir(root)
             there = disk.write_plan(root, plan)
         if there.fingerprint != plan.fingerprint:
             raise StoreError(
@@ -275,13 +275,10 @@ class Store:
 
         The store is unfinished then (also when only the manifest or rows.parquet was bad) until `finish`.
         """
-        if shards is None:
-            report = self.verify(deep=True)
-            if report.ok:
-                return ()
-            chosen = report.bad_shards
-        else:
-            chosen = tuple(shards)
+        report = self.verify(deep=True) if shards is None else None
+        chosen = tuple(shards or ()) if report is None else report.bad_shards
+        if not chosen and (report is None or report.ok):
+            return ()
         unknown = [index for index in chosen if not 0 <= index < len(self.shards)]
         if unknown:
             raise StoreError(

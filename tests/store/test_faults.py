@@ -196,7 +196,9 @@ def test_a_full_disk_gives_one_line_with_the_bytes_needed(tmp_path, writer):
     assert writer.tree(tmp_path / "roomy") == writer.tree(tmp_path / "s")
 
 
-def test_a_read_only_folder_is_one_line_and_a_finished_store_still_reads(tmp_path, writer, monkeypatch):
+def test_a_read_only_folder_is_one_line_and_a_finished_store_still_reads(
+    tmp_path, writer, monkeypatch
+):
     """Permissions do not bind root, so the refusal is injected where the system would give it."""
     job = writer.Job()
     writer.capture(tmp_path / "s", job)

@@ -41,7 +41,9 @@ def test_fingerprints_do_not_depend_on_order_and_survive_a_round_trip(identity):
     assert difference(identity, backwards) == ""
 
 
-@given(st.dictionaries(st.sampled_from("abc"), plain), st.dictionaries(st.sampled_from("abc"), plain))
+@given(
+    st.dictionaries(st.sampled_from("abc"), plain), st.dictionaries(st.sampled_from("abc"), plain)
+)
 def test_a_difference_is_named_exactly_when_fingerprints_differ(a, b):
     a, b = check_identity(a), check_identity(b)
     line = difference(a, b)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from probes.errors import StoreError
 from probes.store import open_store
 
 
@@ -23,7 +24,7 @@ def _kill_and_resume(writer, parent, job, rounds, seed):
         path = parent / str(round_)
         for _ in range(3):  # killed up to three times on the way
             pid = writer.fork(lambda path=path: writer.capture(path, job))
-            time.sleep(rng.uniform(0, 1.2) * whole)
+            time.sleep(rng.uniform(0, 0.9) * whole)
             hits += writer.kill(pid)
             if (path / "store.json").exists():
                 store = open_store(path)
@@ -36,8 +37,8 @@ def _kill_and_resume(writer, parent, job, rounds, seed):
 
 
 def test_a_dozen_kills(tmp_path, writer):
-    job = writer.Job(n=64, shard=4, width=32)
-    assert _kill_and_resume(writer, tmp_path, job, rounds=12, seed=0) >= 6
+    job = writer.Job(n=256, shard=4, width=32)
+    assert _kill_and_resume(writer, tmp_path, job, rounds=12, seed=0) >= 8
 
 
 @pytest.mark.slow
@@ -62,7 +63,7 @@ def test_a_killed_driver_leaves_no_lock(tmp_path, writer):
     pid = writer.fork(driver)
     while not (ready.exists() and ready.read_text()):
         time.sleep(0.01)
-    with pytest.raises(writer.StoreError, match=f"process {pid}:"):
+    with pytest.raises(StoreError, match=f"process {pid}:"):
         writer.capture(path, job)
     assert writer.kill(pid)
     try:

@@ -37,7 +37,9 @@ def test_time_zone_and_locale_do_not_count(tmp_path, writer, reference, variable
     assert writer.tree(path) == reference
 
 
-@pytest.mark.parametrize("name", ["mit Leerzeichen", "äöüß", "日本語", "a'b\"c", "x" * 200, "line\nbreak"])
+@pytest.mark.parametrize(
+    "name", ["mit Leerzeichen", "äöüß", "日本語", "a'b\"c", "x" * 200, "line\nbreak"]
+)
 def test_odd_folder_names(tmp_path, writer, reference, name):
     path = tmp_path / name / "s"
     writer.capture(path)
@@ -77,5 +79,7 @@ def test_importing_and_reading_needs_no_torch(tmp_path, writer):
         "assert x.shape == (23, 3); assert 'torch' not in sys.modules"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from probes.errors import StoreError
 from probes.store import Store
 
 
