@@ -90,18 +90,17 @@ def shape_states(
 ) -> torch.Tensor:
     """`states` as (batch, token, d), or (batch, token, head, d_head) for `z`, whatever the module's own layout.
 
-    Some modules work on (batch · token, d); `shape` is (batch, token).
+    Some modules work on (batch · token, d), some libraries split heads; `shape` is (batch, token).
     """
     batch, token = shape
-    features = states.shape[-1]
-    if states.numel() != batch * token * features:
+    width, rest = divmod(states.numel(), batch * token)
+    heads = model.structure.blocks[place.number].heads if SITES[place.site].per_head else None
+    if rest or (heads is not None and width != heads.n * heads.width):
         raise ModelError(
             f"{place} has shape {tuple(states.shape)}: it does not hold {batch} × {token} tokens"
         )
-    if not SITES[place.site].per_head:
-        return states.reshape(batch, token, features)
-    heads = model.structure.blocks[place.number].heads
-    assert heads is not None
+    if heads is None:
+        return states.reshape(batch, token, width)
     return states.reshape(batch, token, heads.n, heads.width)
 
 
