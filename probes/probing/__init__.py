@@ -1,0 +1,14 @@
+"""Probes: simple classifiers on states, and a sweep of them over all layers.
+
+`LinearProbe` (logistic), `RidgeProbe` (least squares, quickest) and `MassMeanProbe` (difference of means) are scikit-learn
+estimators; `sweep` cross-validates any of them on every layer and gives a tidy table.
+"""
+
+from __future__ import annotations
+
+from probes.probing.linear import LinearProbe
+from probes.probing.massmean import MassMeanProbe
+from probes.probing.ridge import RidgeProbe
+from probes.probing.sweep import BelowChanceWarning, sweep
+
+__all__ = ["BelowChanceWarning", "LinearProbe", "MassMeanProbe", "RidgeProbe", "sweep"]

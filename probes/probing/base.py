@@ -1,0 +1,105 @@
+"""What all probes share: classes as codes, checked input, and the batched interface that `sweep` uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from probes.errors import EstimatorInputError
+from probes.probing.folds import FoldPlan
+
+FloatArray = NDArray[np.floating[Any]]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One question asked of the states: class codes y (n,) in 0…K−1, and under which condition."""
+
+    name: str | None
+    y: IntArray
+    n_classes: int
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What a probe says about rows it was not trained on.
+
+    `scores` (n,) for two classes (higher: the second), else (n, K); `predicted` (n,) class codes; `chosen` the regularisation
+    of every fold, empty for probes that have none.
+    """
+
+    scores: FloatArray
+    predicted: IntArray
+    chosen: tuple[float, ...] = ()
+
+
+@runtime_checkable
+class BatchedProbe(Protocol):
+    """A probe that fits all folds and concepts of a layer at once; `sweep` loops over the others."""
+
+    def out_of_fold(
+        self,
+        X: FloatArray,
+        concepts: Sequence[Concept],
+        folds: Sequence[tuple[IntArray, IntArray]],
+        plan: FoldPlan,
+        groups: NDArray[Any] | None,
+    ) -> list[OutOfFold]:
+        """One result per concept for states X (n, d); rows no fold tests hold zeros."""
+        ...
+
+
+class Probe(ClassifierMixin, BaseEstimator):
+    """Base of the probes: checked input, class codes, `decision_function` from `coef_` and `intercept_`."""
+
+    classes_: NDArray[Any]
+    coef_: FloatArray  # (1, d) for two classes, else (K, d)
+    intercept_: FloatArray
+    n_features_in_: int
+
+    def _checked(self, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
+        """X as floats (n, d) and y as codes (n,); sets `classes_`. One class is an error."""
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise EstimatorInputError(
+                f"{type(self).__name__} needs samples of two classes; all {len(y)} have the class {self.classes_[0]!r}"
+            )
+        return X, codes.astype(np.int64)
+
+    def decision_function(self, X: Any) -> FloatArray:
+        """(n,) for two classes, where positive means the second; else (n, K)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        scores = X @ self.coef_.T + self.intercept_
+        return scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The class of every row of X (n, d)."""
+        scores = self.decision_function(X)
+        return self.classes_[as_classes(scores)]
+
+
+def as_classes(scores: FloatArray) -> IntArray:
+    """Class codes from decision scores."""
+    return (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
+
+
+def positive_values(values: Any, name: str) -> NDArray[np.float64]:
+    """A grid of regularisation strengths, ascending; finite, positive, at least one."""
+    grid = np.sort(np.atleast_1d(np.asarray(values, dtype=np.float64)))
+    if grid.ndim != 1 or not len(grid) or not np.isfinite(grid).all() or grid[0] <= 0:
+        raise EstimatorInputError(
+            f"{name} is {values!r}: one or more finite positive numbers are needed"
+        )
+    return grid

@@ -1,0 +1,141 @@
+"""Folds and inner hold-outs in which classes are spread evenly and groups never straddle."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from probes.errors import EstimatorInputError, InputError
+
+IntArray = NDArray[np.int64]
+Folds = list[tuple[IntArray, IntArray]]
+
+HOLD_OUT = 5  # one part in five chooses the regularisation
+
+
+def stratified_folds(y: IntArray, groups: NDArray[Any] | None, k: int, seed: int) -> Folds:
+    """`k` folds as (train, test) row numbers; the classes `y` (n,) are spread evenly, whole groups stay on one side.
+
+    Raises `InputError` when there are fewer rows (or groups) than folds.
+    """
+    units = len(y) if groups is None else len(np.unique(groups))
+    if not 2 <= k <= units:
+        what = "rows" if groups is None else "groups"
+        raise InputError(f"cv={k} for {units} {what}: 2 to {units} folds are possible")
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(k, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # classes smaller than k are checked by the caller
+        if np.bincount(y).max() < k:  # the splitters refuse what plain folds can still do
+            y = np.zeros_like(y)
+        return [(train, test) for train, test in splitter.split(y, y, groups)]
+
+
+def inner_hold_out(y: IntArray, groups: NDArray[Any] | None, seed: int) -> NDArray[np.bool_]:
+    """Mask (n,) of the rows on which the regularisation is chosen: a stratified fifth, by whole groups.
+
+    Every class keeps rows in the other part: a class with one member (or all in one group) is never held out.
+    Raises `EstimatorInputError` when no row can be held out.
+    """
+    held = np.zeros(len(y), dtype=bool)
+    units = len(y) if groups is None else len(np.unique(groups))
+    k = min(HOLD_OUT, units, int(np.bincount(y).max()))
+    if k >= 2:
+        held[stratified_folds(y, groups, k, seed)[0][1]] = True
+        _give_back_lost_classes(held, y, groups)
+    if not held.any():
+        raise EstimatorInputError(
+            f"C cannot be chosen by a hold-out from {len(y)} samples in {units} "
+            f"{'rows' if groups is None else 'groups'}: give more data or a fixed C"
+        )
+    return held
+
+
+def _give_back_lost_classes(
+    held: NDArray[np.bool_], y: IntArray, groups: NDArray[Any] | None
+) -> None:
+    """Return to the fitting part what holds the last members of a class there."""
+    for lost in np.setdiff1d(y[held], y[~held]):
+        rows = np.flatnonzero(held & (y == lost))[:1]
+        held[rows if groups is None else np.isin(groups, groups[rows])] = False
+
+
+def joint_classes(labels: Sequence[IntArray], k: int) -> IntArray:
+    """One code per row that stratifies several concepts at once.
+
+    Concepts are joined in order as long as every combination that occurs has at least k members; so folds can be shared.
+    """
+    joint = labels[0]
+    for y in labels[1:]:
+        _, both = np.unique(np.stack([joint, y]), axis=1, return_inverse=True)
+        if np.bincount(both).min() >= k:
+            joint = both
+    return joint
+
+
+def checked_folds(cv: Any, n: int) -> Folds:
+    """User-given (train, test) row numbers; disjoint within a fold, and every row tested at most once."""
+    folds = [(np.asarray(train), np.asarray(test)) for train, test in cv]
+    if not folds:
+        raise InputError(
+            "cv holds no folds: give a number such as 5 or a list of (train, test) row numbers"
+        )
+    tested = np.zeros(n, dtype=int)
+    for number, (train, test) in enumerate(folds):
+        for part in (train, test):
+            if part.dtype.kind not in "iu" or part.ndim != 1 or not len(part):
+                raise InputError(
+                    f"fold {number} of cv: row numbers (whole, 1-D, not empty) are needed"
+                )
+            if part.min() < 0 or part.max() >= n:
+                raise InputError(f"fold {number} of cv names a row outside 0…{n - 1}")
+        if len(np.intersect1d(train, test)):
+            raise InputError(f"fold {number} of cv tests on rows it trains on")
+        tested[test] += 1
+    if tested.max() > 1:
+        raise InputError(
+            f"row {int(tested.argmax())} is tested in two folds of cv: once is allowed"
+        )
+    return folds
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """Which rows each fold trains on, and the row order in which those parts are contiguous.
+
+    Rows with the same membership in all folds form a *cell*; with k plain folds the cells are the k test parts.
+    """
+
+    train: NDArray[np.bool_]  # (fold, n), columns in `order`
+    order: NDArray[np.int64]  # (n,) sorted row i is row order[i] of the caller
+    bounds: NDArray[np.int64]  # (cells + 1,)
+    member: NDArray[np.bool_]  # (fold, cell): is the cell trained on
+
+    @classmethod
+    def make(cls, train_rows: Sequence[NDArray[np.int64]], n: int) -> FoldPlan:
+        """From the training rows of each fold, out of n rows."""
+        train = np.zeros((len(train_rows), n), dtype=bool)
+        for fold, rows in enumerate(train_rows):
+            train[fold, rows] = True
+        member, cell = np.unique(train, axis=1, return_inverse=True)
+        order = np.argsort(cell, kind="stable")
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(cell))])
+        return cls(train[:, order], order, bounds, member)
+
+    @property
+    def restore(self) -> NDArray[np.int64]:
+        """Index that puts sorted rows back: `sorted[..., plan.restore]`."""
+        inverse = np.empty_like(self.order)
+        inverse[self.order] = np.arange(len(self.order))
+        return inverse
+
+    def cells(self) -> Iterator[slice]:
+        return (slice(a, b) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True))

@@ -1,0 +1,130 @@
+"""Ridge probe: least squares on ±1 targets, with λ by exact leave-one-out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.probing.base import (
+    Concept,
+    FloatArray,
+    IntArray,
+    OutOfFold,
+    Probe,
+    as_classes,
+    positive_values,
+)
+from probes.probing.folds import FoldPlan
+
+if TYPE_CHECKING:
+    from probes.probing.ridge_path import RidgeFit
+
+DEFAULT_ALPHAS = tuple(float(a) for a in np.logspace(-1, 6, 8))
+
+
+class RidgeProbe(Probe):
+    """Ridge classifier whose λ is chosen by exact leave-one-out in closed form.
+
+    Minimises ‖Y − Z Wᵀ − b‖² + λ‖W‖² over ±1 targets Y, one column per class (one in all for two classes), on states Z that are
+    standardised on the training rows; among `alphas` the λ with the least mean squared leave-one-out error is taken. One
+    eigendecomposition serves every λ, so this is the quickest probe; accuracy is within a percent of `LinearProbe`.
+
+    Parameters
+    ----------
+    alphas : λ to choose from, positive.
+    device : torch device of the computation.
+
+    Attributes
+    ----------
+    coef_ (1 or K, d), intercept_ : act on raw states. alpha_ : the λ taken. loo_error_ (len(alphas),) : what it was chosen by.
+
+    Raises `EstimatorInputError` (a `ValueError`) for fewer than two classes or bad parameters. See also `LinearProbe`,
+    `sweep`. Paper: Rifkin & Lippert 2007 (regularised least squares); Allen 1974 (PRESS).
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(60, 5)); y = np.where(X[:, 0] > 0, "yes", "no")
+    >>> probe = RidgeProbe().fit(X, y)
+    >>> probe.score(X, y) > 0.9
+    True
+    """
+
+    def __init__(self, *, alphas: Sequence[float] = DEFAULT_ALPHAS, device: str = "cpu") -> None:
+        self.alphas = alphas
+        self.device = device
+
+    def fit(self, X: Any, y: Any) -> RidgeProbe:
+        """X (n, d) states, y (n,) classes of any type."""
+        X, codes = self._checked(X, y)
+        n = len(codes)
+        concept = Concept(None, codes, len(self.classes_))
+        plan = FoldPlan.make([np.arange(n)], n)
+        design, fits = self._fit_folds(X, [concept], plan)
+        fit = fits[0]
+        self.coef_, self.intercept_ = design.raw_weights(0, fit.theta[:, :-1], fit.theta[:, -1])
+        self.alpha_ = float(fit.alpha[0])
+        self.loo_error_ = fit.loo[:, 0].double().cpu().numpy()
+        return self
+
+    def _fit_folds(
+        self, X: FloatArray, concepts: Sequence[Concept], plan: FoldPlan
+    ) -> tuple[Any, list[RidgeFit]]:
+        import torch
+
+        from probes.probing.design import make_design
+        from probes.probing.ridge_path import FoldFactor, fold_grams
+
+        design = make_design(X, plan, self.device)
+        like = {"dtype": design.X.dtype, "device": design.X.device}
+        alphas = torch.as_tensor(positive_values(self.alphas, "alphas"), **like)
+        targets, owner = signed_targets(concepts)
+        Y = torch.as_tensor(targets[:, plan.order], **like)
+        groups = torch.as_tensor(owner, device=design.X.device)
+        tall = plan.train.sum(axis=1).min() >= X.shape[1]
+        grams = fold_grams(design) if tall else [None] * len(plan.train)
+        fits: list[RidgeFit] = []
+        for fold, gram in enumerate(grams):
+            factor = FoldFactor(design, fold, gram)
+            fits.append(factor.fit(Y[:, factor.rows], groups, alphas))
+        return design, fits
+
+    def out_of_fold(
+        self,
+        X: FloatArray,
+        concepts: Sequence[Concept],
+        folds: Sequence[tuple[IntArray, IntArray]],
+        plan: FoldPlan,
+        groups: NDArray[Any] | None = None,
+    ) -> list[OutOfFold]:
+        """See `BatchedProbe`: all concepts share one factorisation per fold."""
+        design, fits = self._fit_folds(X, concepts, plan)
+        _, owner = signed_targets(concepts)
+        scores = np.zeros((len(owner), len(X)))
+        place = plan.restore
+        for fold, (_, test) in enumerate(folds):
+            theta = fits[fold].theta
+            A = theta[:, :-1] * design.scale[fold]
+            rows = design.X[place[test]]
+            offset = theta[:, -1] - A @ design.centre[fold]
+            scores[:, test] = (A @ rows.T + offset[:, None]).double().cpu().numpy()
+        results: list[OutOfFold] = []
+        for number in range(len(concepts)):
+            own = scores[owner == number]
+            decision = own[0] if len(own) == 1 else own.T
+            chosen = tuple(float(fit.alpha[number]) for fit in fits)
+            results.append(OutOfFold(decision, as_classes(decision), chosen))
+        return results
+
+
+def signed_targets(concepts: Sequence[Concept]) -> tuple[FloatArray, IntArray]:
+    """±1 targets (t, n) of all concepts, one per class (one in all for two classes), and whose they are (t,)."""
+    rows: list[FloatArray] = []
+    owner: list[int] = []
+    for number, concept in enumerate(concepts):
+        classes = [1] if concept.n_classes == 2 else range(concept.n_classes)
+        rows += [np.where(concept.y == k, 1.0, -1.0) for k in classes]
+        owner += [number] * len(classes)
+    return np.stack(rows), np.asarray(owner, dtype=np.int64)
