@@ -17,7 +17,7 @@ from probes.errors import InputError
 from probes.exits.candidates import Candidate, CandidateScores
 from probes.exits.decision import Comparisons, Costs, Decision, Kept
 from probes.exits.resample import Resamples
-from probes.exits.walk import CLUSTER, FULL, Budget, Walk, mean_excess, walk_chains
+from probes.exits.walk import CLUSTER, FULL, Budget, Walk, mean_excess, records, walk_chains
 from probes.stats import percentile_interval
 
 Array = NDArray[np.floating[Any]]
@@ -31,7 +31,7 @@ CROWD = 0.2  # share of a part in one cluster above which a bootstrap over clust
 
 @dataclass(frozen=True)
 class Setting:
-    """How the choice is made and what is known beside the scores: draws, seed, pooling, time per layer, caveats so far."""
+    """How the choice is made and what is known beside the scores: time per layer, caveats so far."""
 
     draws: int = 2000
     seed: int = 0
@@ -123,7 +123,7 @@ def _check(scores: CandidateScores, parts: Mapping[str, IntArray], budget: Budge
         raise InputError("the parts share examples: fit, tune, calibrate and test must be disjoint")
     if budget.max_loss is not None and scores.task.kind == "similarity":
         raise InputError(
-            "max loss does not apply to similarity data: Spearman's ρ is no mean of independent losses in [0, 1], so no "
+            "max loss does not apply to similarity data: Spearman's ρ is no mean of losses in [0, 1], so no "
             "finite-sample bound holds. Use --min-quality, or labelled texts or retrieval data"
         )
 
@@ -168,7 +168,8 @@ def _with_calibrate(
     quality = {c.name: float(v) for c, v in zip(wanted, values, strict=True)}
     share = {c.name: float(v) for c, v in zip(wanted, _ratio(values, full), strict=True)}
     return chains.assign(
-        calibrate_quality=chains["name"].map(quality), calibrate_share=chains["name"].map(share)
+        calibrate_quality=[quality[name] for name in chains["name"]],
+        calibrate_share=[share[name] for name in chains["name"]],
     )
 
 
@@ -293,11 +294,9 @@ def _certificate(walk: Walk, chosen: Candidate, budget: Budget) -> dict[str, Any
 
 def _alternatives(walk: Walk, chosen: Candidate | None, costs: Costs) -> tuple[dict[str, Any], ...]:
     """All other candidates that passed, cheapest first."""
-    passed = walk.steps[walk.steps["passed"] & (walk.steps["order"] > 0)].sort_values(
-        ["layer", "dim"], kind="stable"
-    )
+    passed = [step for step in records(walk.steps) if step["passed"] and step["order"] > 0]
     rows: list[dict[str, Any]] = []
-    for step in passed.to_dict("records"):
+    for step in sorted(passed, key=lambda step: (step["layer"], step["dim"])):
         variant = None if pd.isna(step["variant"]) else str(step["variant"])
         candidate = Candidate(variant, int(step["layer"]), int(step["dim"]))
         if candidate != chosen:

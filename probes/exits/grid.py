@@ -1,4 +1,4 @@
-"""Quality of every layer at every width, in one pass over the layers, with intervals whose resamples all cells share."""
+"""Quality of every layer at every width, in one pass over the layers, with intervals from shared resamples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class GridResult:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """How the grid is measured: widths (None: powers of two from 8, plus d), bootstrap draws, seed, confidence, pooling."""
+    """How the grid is measured: widths (None: powers of two from 8, plus d), draws, seed, confidence, pooling."""
 
     dims: tuple[int, ...] | None = None
     draws: int = 1000

@@ -102,8 +102,8 @@ def measure_latency(
 ) -> Latency:
     """Milliseconds per text to tokenise, run the first k blocks, pool, and apply the head or the layer's translator.
 
-    Layers 0…L are all measured; where time is short, rounds are dropped, not layers. Texts are a seeded sample of `texts`,
-    another one in every round.
+    Layers 0…L are all measured; where time is short, rounds are dropped, not layers. Texts are drawn from
+    `texts`, others in every round.
     """
     plan = plan or LatencyPlan()
     if not texts:
@@ -116,7 +116,7 @@ def measure_latency(
 
     def batch(number: int) -> list[str]:
         places = (number * plan.batch_size + np.arange(plan.batch_size)) % len(texts)
-        return [texts[i] for i in order[places]]
+        return [str(texts[i]) for i in order[places].tolist()]
 
     return run_rounds(calls, batch, plan, progress)
 

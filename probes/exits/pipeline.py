@@ -7,7 +7,7 @@ a run folder keeps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +51,16 @@ class StudyPlan:
     draws: int = 1000
     seed: int = 0
     prompts: Mapping[str, str] | None = None
-    latency: LatencyPlan | None = LatencyPlan()
+    latency: LatencyPlan | None = field(default_factory=LatencyPlan)
     out: str | Path | None = None
 
 
 @dataclass(frozen=True)
 class ExitStudy:
-    """All that a run folder keeps. `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget."""
+    """All that a run folder keeps.
+
+    `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget.
+    """
 
     decision: Decision
     measurements: pd.DataFrame
@@ -71,7 +74,7 @@ class ExitStudy:
 
 @dataclass(frozen=True)
 class Material:
-    """A dataset made ready: the task, its parts, the texts to encode (the task's first, then `extra` unlabelled ones)."""
+    """A dataset made ready: task, parts, and the texts to encode (the task's first, then `extra` unlabelled ones)."""
 
     task: Task
     parts: Mapping[str, IntArray]
@@ -227,7 +230,8 @@ def study_exits(
 ) -> ExitStudy:
     """Where `model` can stop on `data` and keep `budget`; captures, measures, chooses.
 
-    `texts` are unlabelled texts for the translators, beside those of the fit part; None takes a sample of the built-in text,
+    `texts` are unlabelled texts for the translators, beside those of the fit part; None takes a sample of the built-in
+    text,
     an empty list takes none. `progress(done, total, text)` is called often; every stage counts from 0 to its own
     total.
     """
@@ -252,9 +256,7 @@ def study_exits(
     def time_layers(translators: Mapping[int, Translator]) -> Latency:
         return measure_latency(model, own, pooling, translators, latency_plan, report)
 
-    used = StudyPlan(
-        pooling, plan.dims, plan.draws, plan.seed, plan.prompts, plan.latency, plan.out
-    )
+    used = replace(plan, pooling=pooling)
     timer = None if latency_plan is None else time_layers
     return study_states(material, acts["exit"], budget, used, model.embed, timer, report)
 

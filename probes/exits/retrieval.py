@@ -27,7 +27,7 @@ FEW = 8  # up to so many relevant documents per query are counted one by one; mo
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """Rows of the encoded texts for queries and documents, `relevance` (queries, documents), and each query's cluster."""
+    """Rows of the encoded texts for queries and documents, `relevance`, and each query's cluster."""
 
     kind: ClassVar[str] = "retrieval"
     primary: ClassVar[str] = "ndcg_at_10"

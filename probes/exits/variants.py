@@ -38,7 +38,7 @@ class LayerStates(Mapping[int, Array]):
 
 
 def embedded(pooled: Mapping[int, Array], embed: Callable[[Array], Array]) -> LayerStates:
-    """Raw candidates: the maker's head (Dense, Normalize) applied to every layer's pooled states, as a cut model would."""
+    """Raw candidates: the maker's head (Dense, Normalize) on every layer's pooled states, as in a cut model."""
     return LayerStates(pooled, lambda _, X: embed(X), sorted(pooled))
 
 

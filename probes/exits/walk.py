@@ -8,8 +8,9 @@ failure and returns the last candidate before; every chain gets an equal share o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from probes.errors import InputError
 from probes.stats import check_confidence, hoeffding_bentkus
 
 Array = NDArray[np.floating[Any]]
+Test = Callable[[str, float], dict[str, Any]]  # candidate and share -> estimate, bound, p, fits
 
 FULL = "full"  # column of the full model, in both tables of evidence
 CLUSTER = "cluster"  # column of `losses`: the unit that was drawn
@@ -74,7 +76,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Walk:
-    """`steps`: the chains with `estimate`, `bound`, `p`, `tested`, `passed`; `chosen`: name, or None with the `reason`."""
+    """`steps`: the chains with `estimate`, `bound`, `p`, `tested`, `passed`; `chosen`: name, or None and `reason`."""
 
     steps: pd.DataFrame
     chosen: str | None
@@ -82,7 +84,7 @@ class Walk:
 
     def row(self, name: str) -> dict[str, Any]:
         """The step of candidate `name`."""
-        return {str(k): v for k, v in self.steps[self.steps["name"] == name].iloc[-1].items()}
+        return next(step for step in reversed(records(self.steps)) if step["name"] == name)
 
 
 def walk_chains(
@@ -107,50 +109,50 @@ def walk_chains(
         raise InputError(
             f"chains lack the column {sorted(missing)[0]!r}; needed: {', '.join(CHAIN_COLUMNS)}"
         )
-    useful = chains[chains["order"] > 0]["chain"].nunique()
+    useful = len(np.unique(chains["chain"].to_numpy()[chains["order"].to_numpy() > 0]))
     delta = (1 - budget.confidence) / max(1, useful)
-    steps = chains.sort_values(["chain", "order"], kind="stable").reset_index(drop=True)
     test = (
         _share_test(share_draws, budget, delta)
         if budget.max_loss is None
         else _loss_test(losses, budget, delta)
     )
-    tests = [
-        _by_definition(budget) if order == 0 else test(name, share)
-        for name, order, share in _keys(steps)
-    ]
-    steps = steps.assign(**{key: [t[key] for t in tests] for key in ("estimate", "bound", "p")})
-    fits = np.array([t["fits"] for t in tests], dtype=bool)
-    alive = pd.Series(fits).groupby(steps["chain"].to_numpy()).cummin().to_numpy(dtype=bool)
-    before = (
-        pd.Series(alive)
-        .groupby(steps["chain"].to_numpy())
-        .shift(fill_value=True)
-        .to_numpy(dtype=bool)
-    )
-    steps = steps.assign(tested=before, passed=alive)
+    steps = _tested(chains.sort_values(by=["chain", "order"], ignore_index=True), test, budget)
     if not _positive(share_draws, budget):
-        steps = steps.assign(passed=False)
         reason = (
             f"the full model's own quality is not above chance at confidence {budget.confidence:g}"
         )
-        return Walk(
-            steps,
-            None,
-            f"{reason}: a share of it means nothing; more or other labelled data is needed",
-        )
-    passed = steps[steps["passed"] & (steps["order"] > 0)]
-    if passed.empty:
-        return Walk(steps, None, _why_not(steps, losses, budget, delta, len(share_draws)))
-    best = passed.sort_values(
-        ["layer", "dim", "tune_quality"], ascending=[True, True, False], kind="stable"
-    ).iloc[0]
+        advice = "a share of it means nothing; more or other labelled data is needed"
+        return Walk(steps.assign(passed=False), None, f"{reason}: {advice}")
+    passed = [step for step in records(steps) if step["passed"] and step["order"] > 0]
+    if not passed:
+        return Walk(steps, None, _why_not(records(steps), losses, budget, delta, len(share_draws)))
+    best = min(passed, key=lambda step: (step["layer"], step["dim"], -step["tune_quality"]))
     return Walk(steps, str(best["name"]), "")
 
 
-def _keys(steps: pd.DataFrame) -> list[tuple[str, int, float]]:
-    columns = (steps["name"], steps["order"], steps["calibrate_share"])
-    return [(str(n), int(o), float(s)) for n, o, s in zip(*columns, strict=True)]
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `frame` as dictionaries."""
+    return cast("list[dict[str, Any]]", cast("Any", frame).to_dict("records"))
+
+
+def _tested(steps: pd.DataFrame, test: Test, budget: Budget) -> pd.DataFrame:
+    """`steps` (sorted) with estimate, bound, p; `tested`: all before in its chain passed; `passed`: so did this one."""
+    found: list[dict[str, Any]] = []
+    alive: dict[str, bool] = {}
+    for step in records(steps):
+        chain = str(step["chain"])
+        full = step["order"] == 0
+        result = (
+            _by_definition(budget)
+            if full
+            else test(str(step["name"]), float(step["calibrate_share"]))
+        )
+        tested = alive.get(chain, True)
+        alive[chain] = tested and result.pop("fits")
+        found.append({**result, "tested": tested, "passed": alive[chain]})
+    columns = ("estimate", "bound", "p", "tested", "passed")
+    table = steps.assign(**{key: [row[key] for row in found] for key in columns})
+    return table.astype({"bound": "Float64"})
 
 
 def _by_definition(budget: Budget) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def _rank_of_bound(delta: float, draws: int) -> int:
     return math.floor(delta * (draws + 1) + 1e-9)
 
 
-def _share_test(draws: pd.DataFrame, budget: Budget, delta: float) -> Any:
+def _share_test(draws: pd.DataFrame, budget: Budget, delta: float) -> Test:
     rank = _rank_of_bound(delta, len(draws))
 
     def test(name: str, share: float) -> dict[str, Any]:
@@ -193,7 +195,7 @@ def mean_excess(losses: pd.DataFrame, name: str) -> tuple[float, int]:
     return float(units.mean()), len(units)
 
 
-def _loss_test(losses: pd.DataFrame, budget: Budget, delta: float) -> Any:
+def _loss_test(losses: pd.DataFrame, budget: Budget, delta: float) -> Test:
     assert budget.max_loss is not None
     epsilon = budget.max_loss
 
@@ -212,20 +214,20 @@ def _positive(share_draws: pd.DataFrame, budget: Budget) -> bool:
 
 
 def _why_not(
-    steps: pd.DataFrame, losses: pd.DataFrame, budget: Budget, delta: float, draws: int
+    steps: list[dict[str, Any]], losses: pd.DataFrame, budget: Budget, delta: float, draws: int
 ) -> str:
     """Why nothing cheaper than the full model passed, and how many examples would do."""
-    first = steps[steps["tested"] & ~steps["passed"] & (steps["order"] > 0)]
-    if first.empty:
+    first = [step for step in steps if step["tested"] and not step["passed"]]
+    if not first:
         return "no candidate is cheaper than the full model"
-    n = int(losses[CLUSTER].nunique())
+    n = len(np.unique(losses[CLUSTER].to_numpy()))
     if budget.max_loss is None and _rank_of_bound(delta, draws) < 1:
         return f"{draws} bootstrap draws cannot show confidence {budget.confidence:g}: draw more, or ask for less"
-    needed = [_needed(row, n, budget, delta) for row in first.to_dict("records")]
+    needed = [_needed(row, n, budget, delta) for row in first]
     possible = [k for k in needed if k is not None]
     opening = f"nothing cheaper than the full model keeps {budget.target} with confidence {budget.confidence:g}"
     if not possible:
-        return f"{opening}; the first candidate of every chain misses it already in the estimate, more data will not help"
+        return f"{opening}; already the estimates miss it where the chains end: more data will not help"
     return (
         f"{opening}; {n} independent calibrate examples came, about {min(possible):,} would do if the estimates hold "
         "(the interval narrows with the root of their number)"
