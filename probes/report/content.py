@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from probes.report import facts
-from probes.report.data import RunData
-from probes.report.facts import Table, Verdict
+from probes.report.chains import chain_table
+from probes.report.data import RunData, mapping, sequence
 from probes.report.figures import FigureCard, cards
+from probes.report.tables import Table, command, provenance
 from probes.report.text import clean
+from probes.report.verdict import Verdict, alternatives, caveats, verdict
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,15 @@ class Report:
 
 def compose(data: RunData, slug: str) -> Report:
     """Read a run's parts into a report; absent parts leave out their sections."""
-    tables = [facts.alternatives(data), facts.chain_table(data)]
+    tables = [alternatives(data), chain_table(data)]
     return Report(
         head(data, slug),
-        facts.verdict(data),
-        facts.caveats(data),
+        verdict(data),
+        caveats(data),
         cards(data),
         [table for table in tables if table is not None],
-        facts.command(data),
-        facts.provenance(data),
+        command(data),
+        provenance(data),
         data.measurements,
     )
 
@@ -70,24 +71,19 @@ def head(data: RunData, slug: str) -> Head:
 
 def model_name(info: Mapping[str, Any]) -> str:
     """Name of the model a run was made with, as far as it says."""
-    model = info.get("model")
-    options = info.get("options")
-    given = model.get("name") if isinstance(model, Mapping) else None
-    given = given or (options.get("model") if isinstance(options, Mapping) else None) or ""
-    return clean(_short(given), 80)
+    given = mapping(info.get("model")).get("name") or mapping(info.get("options")).get("model")
+    return _short(given) if given else ""
 
 
 def dataset_names(info: Mapping[str, Any]) -> list[str]:
     """Names of the datasets a run was made with."""
-    held = info.get("datasets")
-    names = (
-        [d.get("name") for d in held if isinstance(d, Mapping)] if isinstance(held, list) else []
-    )
-    if not names and isinstance(info.get("options"), Mapping):
-        names = [info["options"].get("data")]
-    return [clean(_short(name), 80) for name in names if name]
+    found = [mapping(entry).get("name") for entry in sequence(info.get("datasets"))]
+    found = found or [mapping(info.get("options")).get("data")]
+    return [_short(name) for name in found if name]
 
 
 def _short(name: Any) -> str:
-    text = str(name)
-    return PurePath(text).name or text if text.startswith(("/", "./", "../", "~")) else text
+    """The last part of a path; anything else as it is."""
+    text = clean(name, 400)
+    short = PurePath(text).name if text.startswith(("/", "./", "../", "~")) else text
+    return clean(short or text, 80)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from probes.errors import FathometerError
 from probes.registry import MEASURES
+from probes.report.frames import Point, column, names, only, points, where
 from probes.report.text import clean, is_number, variant_name
 from probes.runs import RunView
 from probes.tables import COLUMNS
@@ -82,7 +84,7 @@ class RunData:
         """Title, unit, range … of a measure: the run's own copy, else the registry, else the bare name."""
         own = self.measures.get(name)
         if isinstance(own, dict):
-            return own
+            return cast("dict[str, Any]", own)
         if name in MEASURES:
             return MEASURES[name].as_json()
         return {"name": name, "title": name, "unit": "", "summary": ""}
@@ -94,31 +96,35 @@ class RunData:
         title = clean(entry.get("title") or name, 80)
         return f"{title} ({unit})" if unit else title
 
+    def part(self, key: str) -> Mapping[str, Any]:
+        """An object of run.json, empty when absent."""
+        return mapping(self.info.get(key))
+
+    @cached_property
+    def by_measure(self) -> list[str]:
+        """Measures that the run holds by layer."""
+        has_layer = self.measurements["layer"].notna().to_numpy(dtype=bool)
+        return sorted(set(names(where(self.measurements, has_layer), "measure")))
+
     @cached_property
     def quality(self) -> str | None:
         """Name of the measure that the exit is chosen by; None when the run has no grid."""
         frame = self.measurements
-        held = set(frame.loc[frame["layer"].notna() & frame["dim"].notna(), "measure"])
-        named = (self.decision or {}).get("measure")
+        place = frame["layer"].notna() & frame["dim"].notna()
+        held = set(names(where(frame, place.to_numpy(dtype=bool)), "measure"))
+        named = mapping(self.decision).get("measure")
         if named in held:
             return str(named)
         return next((name for name in QUALITY_ORDER if name in held), None)
 
     def grid(self, split: str = "all") -> pd.DataFrame:
         """Quality by variant, layer and dim: columns variant, layer, dim, value, low, high, n; empty if absent."""
-        frame = self.measurements
-        rows = frame[
-            (frame["measure"] == self.quality)
-            & frame["layer"].notna()
-            & frame["dim"].notna()
-            & frame["value"].notna()
-        ]
-        rows = rows[
-            (rows["split"] == split).fillna(False)
-            if split in set(rows["split"].dropna())
-            else rows["split"].isna()
-        ]
-        return _plain(rows)
+        rows = only(self.measurements, measure=self.quality or "")
+        in_split = only(rows, split=split)
+        if in_split.empty and split == "all":  # a run without splits
+            in_split = where(rows, rows["split"].isna().to_numpy(dtype=bool))
+        placed = in_split["layer"].notna() & in_split["dim"].notna() & in_split["value"].notna()
+        return _plain(where(in_split, placed.to_numpy(dtype=bool)), ["variant", "layer", "dim"])
 
     @cached_property
     def all(self) -> pd.DataFrame:
@@ -128,103 +134,104 @@ class RunData:
     @cached_property
     def variants(self) -> list[str]:
         """Variants of the grid, raw first, then by name."""
-        names = self.all["variant"].unique().tolist()
-        return sorted(names, key=lambda name: (name != "raw", name))
+        return sorted(set(names(self.all, "variant")), key=lambda name: (name != "raw", name))
+
+    @cached_property
+    def dims(self) -> list[int]:
+        """Widths of the grid, ascending."""
+        return sorted({int(d) for d in column(self.all, "dim")})
 
     @cached_property
     def n_layers(self) -> int | None:
         """L, the number of blocks: as the run says, else the deepest layer measured."""
-        model = self.info.get("model")
-        stated = (
-            (model or {}).get("n_layers", (model or {}).get("L"))
-            if isinstance(model, dict)
-            else None
-        )
-        if is_number(stated):
-            return int(float(str(stated)))
-        deepest = self.measurements["layer"].max()
-        return None if pd.isna(deepest) else int(deepest)
+        stated = whole(self.part("model").get("n_layers"))
+        if stated is not None:
+            return stated
+        layers = column(self.measurements, "layer")
+        return None if np.isnan(layers).all() else int(np.nanmax(layers))
 
     @cached_property
     def full(self) -> Cell | None:
         """The full model as a cell: raw, last layer, full width."""
         if self.all.empty:
             return None
-        return Cell("raw", int(self.all["layer"].max()), int(self.all["dim"].max()))
+        return Cell("raw", int(column(self.all, "layer").max()), self.dims[-1])
 
     @cached_property
     def chosen(self) -> Cell | None:
         """The cell that the decision names."""
-        decision = self.decision or {}
-        if decision.get("status") != "chosen":
-            return None
-        layer, dim = decision.get("layer"), decision.get("dim")
-        if not (is_number(layer) and is_number(dim)):
-            return None
-        return Cell(
-            variant_name(decision.get("variant")), int(float(str(layer))), int(float(str(dim)))
-        )
+        decision = mapping(self.decision)
+        return cell_of(decision) if decision.get("status") == "chosen" else None
 
     @cached_property
     def budget(self) -> float | None:
         """The share of full quality that was asked for."""
-        for source in (self.decision or {}, self.info.get("options") or {}):
-            value = source.get("min_quality") if isinstance(source, Mapping) else None
-            if is_number(value):
-                return float(str(value))
+        for source in (mapping(mapping(self.decision).get("budget")), self.part("options")):
+            if is_number(source.get("max_loss")):
+                return None
+            if is_number(source.get("min_quality")):
+                return float(str(source["min_quality"]))
         return None
 
-    def at(self, cell: Cell, frame: pd.DataFrame | None = None) -> pd.Series | None:
-        """The row of `frame` (the grid by default) for a cell."""
+    def at(self, cell: Cell | None, frame: pd.DataFrame | None = None) -> Point | None:
+        """The point of a cell in `frame` (the grid by default)."""
+        if cell is None:
+            return None
         rows = self.all if frame is None else frame
-        hit = rows[
-            (rows["variant"] == cell.variant)
-            & (rows["layer"] == cell.layer)
-            & (rows["dim"] == cell.dim)
-        ]
-        return None if hit.empty else hit.iloc[0]
+        hit = points(only(rows, variant=cell.variant, layer=cell.layer, dim=cell.dim))
+        return hit[0] if hit else None
 
     def by_layer(self, measure: str) -> pd.DataFrame:
         """One measure over layers, whatever the width: columns as in `grid`."""
-        frame = self.measurements
-        rows = frame[
-            (frame["measure"] == measure) & frame["layer"].notna() & frame["value"].notna()
-        ]
-        if "all" in set(rows["split"].dropna()):
-            rows = rows[(rows["split"] == "all").fillna(False)]
-        return _plain(rows, keys=["variant", "layer"])
+        rows = only(self.measurements, measure=measure)
+        everything = only(rows, split="all")
+        rows = rows if everything.empty else everything
+        held = rows["layer"].notna() & rows["value"].notna()
+        return _plain(where(rows, held.to_numpy(dtype=bool)), ["variant", "layer"])
 
     def cost(self, measure: str) -> dict[int, float]:
         """A cost measure by layer, of the raw variant where there are several."""
         rows = self.by_layer(measure)
-        raw = rows[rows["variant"] == "raw"]
-        rows = rows if raw.empty else raw
-        return {
-            int(layer): float(value)
-            for layer, value in zip(rows["layer"], rows["value"], strict=True)
-        }
+        raw = only(rows, variant="raw")
+        return {point.layer: point.value for point in points(rows if raw.empty else raw)}
 
 
-def _plain(rows: pd.DataFrame, keys: list[str] | None = None) -> pd.DataFrame:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """`value` if it is an object, else an empty one: what JSON of unknown origin is read through."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    """`value` if it is a list, else an empty one."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, None for anything else."""
+    return int(float(str(value))) if is_number(value) else None
+
+
+def cell_of(entry: Mapping[str, Any]) -> Cell | None:
+    """The cell that an entry of decision.json names, None when it names none."""
+    layer, dim = whole(entry.get("layer")), whole(entry.get("dim"))
+    if layer is None or dim is None:
+        return None
+    return Cell(variant_name(entry.get("variant")), layer, dim)
+
+
+def _plain(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Plain numpy columns, one row per key, sorted."""
-    keys = keys or ["variant", "layer", "dim"]
+    variants = list(rows["variant"])
     plain = pd.DataFrame(
-        {
-            "variant": [variant_name(None if pd.isna(v) else v) for v in rows["variant"]],
-            "layer": rows["layer"].to_numpy(dtype=float, na_value=float("nan")),
-            "dim": rows["dim"].to_numpy(dtype=float, na_value=float("nan")),
-            "value": rows["value"].to_numpy(dtype=float, na_value=float("nan")),
-            "low": rows["low"].to_numpy(dtype=float, na_value=float("nan")),
-            "high": rows["high"].to_numpy(dtype=float, na_value=float("nan")),
-            "n": rows["n"].to_numpy(dtype=float, na_value=float("nan")),
-        }
+        {"variant": [variant_name(None if v is pd.NA else v) for v in variants]}
+        | {name: column(rows, name) for name in ("layer", "dim", "value", "low", "high", "n")}
     )
-    plain["layer"] = plain["layer"].astype(int)
-    if "dim" in keys:
-        plain["dim"] = plain["dim"].astype(int)
-    return plain.drop_duplicates(keys, keep="first").sort_values(keys).reset_index(drop=True)
+    for name in keys:
+        if name != "variant":
+            plain[name] = plain[name].astype(int)
+    return plain.drop_duplicates(keys, keep="first").sort_values(by=keys).reset_index(drop=True)
 
 
 def empty_measurements() -> pd.DataFrame:
     """A tidy table without rows."""
-    return pd.DataFrame({name: [] for name in COLUMNS}).astype(COLUMNS)  # type: ignore[arg-type]
+    return pd.DataFrame({name: [] for name in COLUMNS}).astype(cast("Any", COLUMNS))

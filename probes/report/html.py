@@ -1,7 +1,7 @@
 """report.html: one file, no network, a strict Content-Security-Policy, foreign text inert.
 
-Every script is allowed by the hash of its text; nothing may be fetched from anywhere. Text reaches the page through Jinja2's
-autoescape only; figures reach it as JSON in data blocks in which no `<` is left.
+Every script is allowed by the hash of its text; nothing may be fetched from anywhere. Text reaches the page
+through Jinja2's autoescape only; figures reach it as JSON in data blocks in which no `<` is left.
 """
 
 from __future__ import annotations

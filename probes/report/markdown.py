@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from probes.report.content import Report
-from probes.report.facts import Table
+from probes.report.tables import Table
 from probes.report.text import clean
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~$&])")

@@ -142,3 +142,15 @@ def variant_name(variant: Any) -> str:
     return (
         "raw" if variant is None or variant != variant or not str(variant) else clean(variant, 60)
     )
+
+
+def sentence(text: str) -> str:
+    """Text with a capital and a full stop.
+
+    >>> sentence("time was not measured")
+    'Time was not measured.'
+    """
+    trimmed = text.strip()
+    if not trimmed:
+        return ""
+    return trimmed[:1].upper() + trimmed[1:] + ("" if trimmed[-1] in ".!?…" else ".")

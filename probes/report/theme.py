@@ -10,11 +10,12 @@ from typing import Any, Literal
 Scheme = Literal["light", "dark"]
 
 # Okabe & Ito 2008, in an order whose first members differ most in every colour-vision type.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#D55E00")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 NEUTRAL = "#7f8790"  # lines and notes that belong to no series; readable on both grounds
-ACCENT = "#D55E00"
+ACCENT = "#D55E00"  # the chosen cell
+SELECTED = "#CC79A7"  # the cell a reader picked
 MAGNITUDE = "Viridis"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 

@@ -5,7 +5,7 @@ A new figure is one file here with one `@figure(...)` registration; it returns N
 
 from __future__ import annotations
 
-from probes.report.figures.card import FIGURES, FigureCard, cards, figure
+from probes.report.figures.card import FIGURES, FigureCard, Marks, cards, figure
 from probes.report.figures.depth import quality_over_layers
 from probes.report.figures.heatmap import layer_dim_heatmap
 from probes.report.figures.latency import latency_per_layer
@@ -15,6 +15,7 @@ from probes.report.figures.pareto import pareto_front, quality_latency
 __all__ = [
     "FIGURES",
     "FigureCard",
+    "Marks",
     "cards",
     "figure",
     "latency_per_layer",

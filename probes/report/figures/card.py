@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from probes.registry import Registry
-from probes.report.data import RunData
+from probes.report.data import Cell, RunData
+from probes.report.frames import Point
 from probes.report.text import count, interval, number
+
+Figure = Any  # plotly.graph_objects.Figure, whose stubs name no attribute that is used here
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,24 @@ class FigureCard:
 
     id: str
     title: str
-    figure: go.Figure
+    figure: Figure
     how_to_read: str
     alt: str
     data: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What a reader's eye should find in every figure: the chosen cell, a cell they picked, the asked share."""
+
+    chosen: Cell | None = None
+    selected: Cell | None = None
+    budget: float | None = None
+
+    @classmethod
+    def of(cls, data: RunData) -> Marks:
+        """The marks of the decision as it was written."""
+        return cls(data.chosen, None, data.budget)
 
 
 Builder = Callable[[RunData], FigureCard | None]
@@ -50,11 +66,11 @@ def cards(data: RunData) -> list[FigureCard]:
     return [card for card in made if card is not None]
 
 
-def value_text(row: Any, digits: int = 3) -> str:
-    """Value, interval and n of a row, for hover."""
-    span = interval(row.low, row.high, digits)
-    size = f"<br>n = {count(row.n)}" if row.n == row.n else ""
-    return f"{number(row.value, digits)}{' ' + span if span else ''}{size}"
+def value_text(point: Point, digits: int = 3) -> str:
+    """Value, interval and n of a point, for hover."""
+    span = interval(point.low, point.high, digits)
+    size = f"<br>n = {count(point.n)}" if point.n == point.n else ""
+    return f"{number(point.value, digits)}{' ' + span if span else ''}{size}"
 
 
 def listed(words: list[str]) -> str:
@@ -63,4 +79,4 @@ def listed(words: list[str]) -> str:
     >>> listed(["a", "b", "c"])
     'a, b and c'
     """
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)

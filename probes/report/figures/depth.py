@@ -5,69 +5,78 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.report.data import Cell, RunData
-from probes.report.figures.card import FigureCard, figure, listed
-from probes.report.figures.marks import add_line, mark_budget, mark_chosen, mark_fixed
+from probes.report.data import RunData
+from probes.report.figures.card import FigureCard, Marks, figure, listed
+from probes.report.figures.marks import (
+    add_line,
+    mark_budget,
+    mark_chance,
+    mark_depths,
+    mark_fixed,
+)
+from probes.report.frames import column, only, points
 from probes.report.text import label, number
+
+HOW_TO_READ = (
+    "Higher is better; the band is the 95 % interval. Dotted uprights are the depths one would take without measuring "
+    "(half, two thirds, three quarters, the last layer). Where a line reaches the budget, later layers buy little."
+)
 
 
 def quality_over_layers(
-    data: RunData,
-    dim: int | None = None,
-    *,
-    marked: Cell | None = None,
-    budget: float | None = None,
+    data: RunData, marks: Marks | None = None, dim: int | None = None
 ) -> FigureCard | None:
-    """Lines of quality over layers at one width (the chosen one, else full width).
-
-    `budget` is the share of full quality that was asked for, drawn as a line; None when the run has no grid.
-    """
-    grid = data.all
-    if grid.empty or data.quality is None or data.full is None:
+    """Lines of quality over layers at one width (the picked or chosen one, else full); None without a grid."""
+    if data.all.empty or data.quality is None or data.full is None:
         return None
-    cell = marked or data.chosen
-    dim = dim or (cell.dim if cell and cell.dim in set(grid["dim"]) else data.full.dim)
-    rows = grid[grid["dim"] == dim]
+    marks = marks or Marks.of(data)
+    dim = dim or _width(data, marks)
+    rows = only(data.all, dim=dim)
     chart = go.Figure()
     for variant in data.variants:
-        add_line(chart, rows[rows["variant"] == variant], variant, data.variants)
-    if cell is not None:
-        mark_chosen(chart, cell)
+        add_line(chart, only(rows, variant=variant), variant, data.variants)
+    mark_depths(chart, marks, lift=20)
     mark_fixed(chart, data.n_layers or data.full.layer)
-    mark_budget(chart, data, budget)
+    mark_budget(chart, data, marks)
+    mark_chance(chart, data, data.quality)
     title = data.title(data.quality)
     chart.update_layout(
         height=430,
         margin={"l": 70, "r": 110, "t": 52, "b": 96},
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
-        hovermode="closest",
     )
-    last = int(grid["layer"].max())
-    chart.update_xaxes(
-        title_text="layer", range=[-0.3, last + 0.3], dtick=1 if last <= 20 else 2, tick0=0
-    )
+    last = int(column(data.all, "layer").max())
+    ticks = 1 if last <= 20 else 2
+    chart.update_xaxes(title_text="layer", range=[-0.3, last + 0.3], dtick=ticks, tick0=0)
     chart.update_yaxes(title_text=label(title))
     return FigureCard(
         "quality-depth",
         f"{title} over layers, {dim} dimensions",
         chart,
-        "Higher is better; the band is the 95 % interval. Dotted uprights are the depths one would take without measuring "
-        "(half, two thirds, three quarters, the last layer). Where a line reaches the budget, the layers after it buy little.",
+        HOW_TO_READ,
         _alt(rows, data.variants, title, dim),
         rows,
     )
 
 
+def _width(data: RunData, marks: Marks) -> int:
+    for cell in (marks.selected, marks.chosen):
+        if cell is not None and cell.dim in data.dims:
+            return cell.dim
+    return data.dims[-1]
+
+
 def _alt(rows: pd.DataFrame, variants: list[str], title: str, dim: int) -> str:
-    parts = []
+    parts: list[str] = []
     for variant in variants:
-        line = rows[rows["variant"] == variant]
-        if not line.empty:
-            first, last = line.iloc[0], line.iloc[-1]
+        line = points(only(rows, variant=variant))
+        if line:
+            first, last = line[0], line[-1]
             parts.append(
-                f"{variant} from {number(first['value'])} at layer {first['layer']} to {number(last['value'])} at layer {last['layer']}"
+                f"{variant} from {number(first.value)} at layer {first.layer} "
+                f"to {number(last.value)} at layer {last.layer}"
             )
-    return f"Lines of {title} over layers at {dim} dimensions: {listed(parts) if parts else 'no data'}."
+    return f"Lines of {title} over layers at {dim} dimensions: {listed(parts) or 'no data'}."
 
 
 @figure("quality-depth", 20)

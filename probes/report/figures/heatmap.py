@@ -3,115 +3,149 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from probes.report.data import Cell, RunData
-from probes.report.figures.card import FigureCard, figure, listed, value_text
+from probes.report.data import RunData
+from probes.report.figures.card import Figure, FigureCard, Marks, figure, listed, value_text
 from probes.report.figures.marks import outline
+from probes.report.frames import column, names, only, points, where
 from probes.report.text import label, number
 from probes.report.theme import MAGNITUDE
 
-_CELLS_WITH_NUMBERS = (
-    27  # columns of cells in a row of panels that still leave room for a number each
-)
+_ROOM = 27  # cells in a row that still leave room for a number in each
 _ROW = 34  # pixels per row of cells
+HOW_TO_READ = (
+    "Each cell is one place to stop: after a layer (across), keeping the first coordinates only (up). Brighter is "
+    "better. Layer 0 is the embedding output; the top right cell of “raw” is the full model. "
+    "A white frame marks the chosen cell."
+)
+
+
+@dataclass(frozen=True)
+class _Panels:
+    """How the panels of the variants are laid out."""
+
+    variants: list[str]
+    layers: NDArray[np.int64]
+    dims: list[int]
+
+    @property
+    def beside(self) -> bool:
+        """Side by side while there is room, else one below the other."""
+        return len(self.variants) * len(self.layers) <= _ROOM
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (1, len(self.variants)) if self.beside else (len(self.variants), 1)
+
+    def place(self, at: int) -> dict[str, int]:
+        return {"row": 1, "col": at + 1} if self.beside else {"row": at + 1, "col": 1}
+
+    @property
+    def height(self) -> int:
+        return 92 + self.shape[0] * (len(self.dims) * _ROW + 62)
+
+    @property
+    def numbered(self) -> bool:
+        return len(self.layers) * self.shape[1] <= _ROOM
 
 
 def layer_dim_heatmap(
     data: RunData,
-    variants: Sequence[str] | None = None,
+    marks: Marks | None = None,
     *,
-    outlined: Cell | None = None,
+    variants: Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> FigureCard | None:
-    """Heatmaps of quality, layer on x, dimensions on y; `outlined` defaults to the decision's cell.
+    """Heatmaps of quality, layer on x, dimensions on y, for some or all variants; None when the run has no grid.
 
-    `limits` fixes the colours, so that two runs can be compared; None when the run has no grid.
+    `limits` fixes the colours, so that two runs can be compared; by default they span the whole grid.
     """
-    grid = data.all
-    if grid.empty or data.quality is None:
+    if data.all.empty or data.quality is None:
         return None
+    marks = marks or Marks.of(data)
     shown = [v for v in (variants or data.variants) if v in data.variants]
-    layers = np.arange(0, int(grid["layer"].max()) + 1)
-    dims = sorted(int(d) for d in grid["dim"].unique())
-    side_by_side = len(shown) * len(layers) <= _CELLS_WITH_NUMBERS
-    rows, columns = (1, len(shown)) if side_by_side else (len(shown), 1)
-    height = 92 + rows * (len(dims) * _ROW + 62)
+    layers = np.arange(0, int(column(data.all, "layer").max()) + 1)
+    panels = _Panels(shown, layers, data.dims)
     chart = make_subplots(
-        rows=rows,
-        cols=columns,
+        rows=panels.shape[0],
+        cols=panels.shape[1],
         subplot_titles=[label(v) for v in shown] if len(shown) > 1 else None,
         shared_yaxes=True,
         horizontal_spacing=0.025,
-        vertical_spacing=64 / height if rows > 1 else 0.0,
+        vertical_spacing=64 / panels.height if panels.shape[0] > 1 else 0.0,
     )
-    cell = outlined or data.chosen
     for at, variant in enumerate(shown):
-        row, column = (1, at + 1) if side_by_side else (at + 1, 1)
-        panel = grid[grid["variant"] == variant]
-        values, texts = _matrix(panel, layers, dims)
-        numbers = len(layers) * columns <= _CELLS_WITH_NUMBERS
-        chart.add_trace(
-            go.Heatmap(
-                x=layers,
-                y=np.arange(len(dims)),
-                z=values,
-                coloraxis="coloraxis",
-                text=_numbers(values) if numbers else None,
-                texttemplate="%{text}" if numbers else None,
-                textfont={"size": 11},
-                customdata=texts,
-                hovertemplate="%{customdata}<extra></extra>",
-                hoverongaps=False,
-                xgap=1,
-                ygap=1,
-            ),
-            row=row,
-            col=column,
-        )
-        _axes(chart, layers, dims, row, column, last_row=row == rows)
-        if cell is not None and cell.variant == variant and cell.dim in dims:
-            outline(chart, cell.layer, dims.index(cell.dim), row=row, col=column)
-    low, high = limits or (float(grid["value"].min()), float(grid["value"].max()))
-    chart.update_layout(
-        height=height,
-        margin={"l": 64, "r": 24, "t": 44, "b": 56},
-        coloraxis={
-            "colorscale": MAGNITUDE,
-            "cmin": low,
-            "cmax": high,
-            "colorbar": {"thickness": 12, "len": 1.0, "tickformat": ".2f"},
-        },
-    )
+        _add_panel(chart, only(data.all, variant=variant), panels, at)
+        for cell, dash in ((marks.selected, "dot"), (marks.chosen, "solid")):
+            if cell is not None and cell.variant == variant and cell.dim in data.dims:
+                outline(chart, cell.layer, data.dims.index(cell.dim), dash=dash, **panels.place(at))
+    values = column(data.all, "value")
+    _colours(chart, panels.height, limits or (float(values.min()), float(values.max())))
     title = data.title(data.quality)
+    rows = where(data.all, np.isin(names(data.all, "variant"), shown))
     return FigureCard(
         "layer-dim",
         f"{title} by layer and dimensions",
         chart,
-        "Each cell is one place to stop: after a layer (across), keeping the first coordinates only (up). Brighter is better. "
-        "Layer 0 is the embedding output, the top right cell of “raw” is the full model. "
-        "A white frame marks the chosen cell.",
-        _alt(data, title, shown),
-        grid[grid["variant"].isin(shown)],
+        HOW_TO_READ,
+        _alt(rows, title, shown, marks),
+        rows,
     )
 
 
-def _matrix(
-    panel: Any, layers: NDArray[Any], dims: list[int]
-) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
-    values = np.full((len(dims), len(layers)), np.nan)
-    texts = np.full((len(dims), len(layers)), "", dtype=object)
-    for row in panel.itertuples():
-        place = dims.index(row.dim), row.layer
-        values[place] = row.value
-        texts[place] = (
-            f"<b>layer {row.layer} × {row.dim}</b>, {label(row.variant)}<br>{value_text(row)}"
-        )
+def _add_panel(chart: Figure, rows: pd.DataFrame, panels: _Panels, at: int) -> None:
+    place = panels.place(at)
+    values, texts = _matrix(rows, panels)
+    chart.add_trace(
+        go.Heatmap(
+            x=panels.layers,
+            y=np.arange(len(panels.dims)),
+            z=values,
+            coloraxis="coloraxis",
+            text=_numbers(values) if panels.numbered else None,
+            texttemplate="%{text}" if panels.numbered else None,
+            textfont={"size": 11},
+            customdata=texts,
+            hovertemplate="%{customdata}<extra></extra>",
+            hoverongaps=False,
+            xgap=1,
+            ygap=1,
+        ),
+        **place,
+    )
+    plain: dict[str, Any] = {"showgrid": False, "zeroline": False, **place}
+    count = len(panels.layers)
+    chart.update_xaxes(
+        title_text="layer" if place["row"] == panels.shape[0] else None,
+        range=[-0.5, count - 0.5],
+        dtick=1 if count <= 20 else 2 if count <= 40 else 5,
+        tick0=0,
+        **plain,
+    )
+    chart.update_yaxes(
+        title_text="dimensions" if place["col"] == 1 else None,
+        range=[-0.5, len(panels.dims) - 0.5],
+        tickvals=list(range(len(panels.dims))),
+        ticktext=[str(d) for d in panels.dims],
+        **plain,
+    )
+
+
+def _matrix(rows: pd.DataFrame, panels: _Panels) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+    values = np.full((len(panels.dims), len(panels.layers)), np.nan)
+    texts = np.full(values.shape, "", dtype=object)
+    for p in points(rows):
+        spot = panels.dims.index(p.dim), p.layer
+        values[spot] = p.value
+        texts[spot] = f"<b>layer {p.layer} × {p.dim}</b>, {label(p.variant)}<br>{value_text(p)}"
     return values, texts
 
 
@@ -119,48 +153,26 @@ def _numbers(values: NDArray[np.float64]) -> list[list[str]]:
     return [["" if np.isnan(v) else number(v, 2) for v in row] for row in values]
 
 
-def _axes(
-    chart: go.Figure,
-    layers: NDArray[Any],
-    dims: list[int],
-    row: int,
-    column: int,
-    *,
-    last_row: bool,
-) -> None:
-    step = 1 if len(layers) <= 20 else 2 if len(layers) <= 40 else 5
-    chart.update_xaxes(
-        title_text="layer" if last_row else None,
-        range=[-0.5, len(layers) - 0.5],
-        dtick=step,
-        tick0=0,
-        showgrid=False,
-        zeroline=False,
-        row=row,
-        col=column,
-    )
-    chart.update_yaxes(
-        title_text="dimensions" if column == 1 else None,
-        range=[-0.5, len(dims) - 0.5],
-        tickvals=list(range(len(dims))),
-        ticktext=[str(d) for d in dims],
-        showgrid=False,
-        zeroline=False,
-        row=row,
-        col=column,
+def _colours(chart: Figure, height: int, limits: tuple[float, float]) -> None:
+    chart.update_layout(
+        height=height,
+        margin={"l": 64, "r": 24, "t": 44, "b": 56},
+        coloraxis={
+            "colorscale": MAGNITUDE,
+            "cmin": limits[0],
+            "cmax": limits[1],
+            "colorbar": {"thickness": 12, "len": 1.0, "tickformat": ".2f"},
+        },
     )
 
 
-def _alt(data: RunData, title: str, shown: list[str]) -> str:
-    grid = data.all[data.all["variant"].isin(shown)]
-    best = grid.loc[grid["value"].idxmax()]
+def _alt(rows: pd.DataFrame, title: str, shown: list[str], marks: Marks) -> str:
+    best = max(points(rows), key=lambda p: p.value)
     text = (
-        f"Heatmap of {title} over {grid['layer'].nunique()} layers and {grid['dim'].nunique()} widths for "
-        f"{listed(shown)}. Best {number(best['value'])} at layer {best['layer']} with {best['dim']} dimensions ({best['variant']})."
+        f"Heatmap of {title} over {rows['layer'].nunique()} layers and {rows['dim'].nunique()} widths for "
+        f"{listed(shown)}. Best {number(best.value)} at layer {best.layer} with {best.dim} dimensions ({best.variant})."
     )
-    if data.chosen is not None:
-        text += f" Chosen: {data.chosen.words()}."
-    return text
+    return text if marks.chosen is None else f"{text} Chosen: {marks.chosen.words()}."
 
 
 @figure("layer-dim", 10)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.report.data import Cell, RunData
-from probes.report.figures.card import FigureCard, figure
-from probes.report.figures.marks import name_layer
+from probes.report.data import RunData
+from probes.report.figures.card import FigureCard, Marks, figure
+from probes.report.figures.marks import name_depths
+from probes.report.frames import column
 from probes.report.text import milliseconds, percent
-from probes.report.theme import ACCENT, NEUTRAL, PALETTE
+from probes.report.theme import ACCENT, NEUTRAL, PALETTE, SELECTED
+
+HOW_TO_READ = (
+    "Time from text to embedding when the model is cut after this layer, measured on the machine of the run. "
+    "The bar is the median, the whisker ends at the 95th percentile. Layer 0 is tokenising and the embedding table."
+)
 
 
-def latency_per_layer(data: RunData, *, marked: Cell | None = None) -> FigureCard | None:
-    """Markers at p50 with whiskers to p95, in milliseconds per text, from zero; None when nothing was timed."""
+def latency_per_layer(data: RunData, marks: Marks | None = None) -> FigureCard | None:
+    """Bars at p50 with whiskers to p95, in milliseconds per text, from zero; None when nothing was timed."""
     median = data.cost("latency_p50_ms")
     if not median:
         return None
+    marks = marks or Marks.of(data)
     tail, share = data.cost("latency_p95_ms"), data.cost("relative_cost")
     rows = pd.DataFrame(
         {
@@ -29,56 +34,59 @@ def latency_per_layer(data: RunData, *, marked: Cell | None = None) -> FigureCar
             "relative_cost": [share.get(layer, np.nan) for layer in median],
         }
     )
-    above = (rows["latency_p95_ms"] - rows["latency_p50_ms"]).clip(lower=0).fillna(0)
-    cell = marked or data.chosen
-    at = -1 if cell is None else cell.layer
-    colours = [ACCENT if layer == at else PALETTE[0] for layer in rows["layer"]]
+    p50, p95 = column(rows, "latency_p50_ms"), column(rows, "latency_p95_ms")
     chart = go.Figure(
         go.Bar(
-            x=rows["layer"].to_numpy(),
-            y=rows["latency_p50_ms"].to_numpy(),
-            marker={"color": colours},
+            x=column(rows, "layer"),
+            y=p50,
+            marker={"color": _colours(list(median), marks)},
             width=0.6,
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": above.to_numpy(),
+                "array": np.nan_to_num(np.maximum(p95 - p50, 0)),
                 "arrayminus": np.zeros(len(rows)),
                 "thickness": 1.5,
                 "width": 5,
                 "color": NEUTRAL,
             },
-            customdata=[_hover(row) for row in rows.to_dict("records")],
+            customdata=[
+                _hover(layer, median[layer], tail.get(layer), share.get(layer)) for layer in median
+            ],
             hovertemplate="%{customdata}<extra></extra>",
         )
     )
-    if at in set(rows["layer"]):
-        name_layer(chart, at, "chosen", lift=4)
+    name_depths(chart, marks, lift=4)
     chart.update_layout(height=360, margin={"l": 70, "r": 24, "t": 40, "b": 60}, showlegend=False)
-    last = int(rows["layer"].max())
-    chart.update_xaxes(
-        title_text="layer", dtick=1 if last <= 20 else 2, tick0=0, range=[-0.5, last + 0.5]
-    )
+    last = max(median)
+    ticks = 1 if last <= 20 else 2
+    chart.update_xaxes(title_text="layer", dtick=ticks, tick0=0, range=[-0.5, last + 0.5])
     chart.update_yaxes(title_text="milliseconds per text", rangemode="tozero")
-    full = rows.iloc[-1]
+    first = min(median)
     return FigureCard(
         "latency",
         "Latency by exit layer (ms per text, median and 95th percentile)",
         chart,
-        "Time from text to embedding when the model is cut after this layer, measured on the machine of the run. "
-        "The bar is the median, the whisker ends at the 95th percentile. Layer 0 is tokenising and the embedding table.",
-        f"Bars of median latency from {milliseconds(rows['latency_p50_ms'].iloc[0])} at layer {rows['layer'].iloc[0]} "
-        f"to {milliseconds(full['latency_p50_ms'])} at layer {int(full['layer'])}.",
+        HOW_TO_READ,
+        f"Bars of median latency from {milliseconds(median[first])} at layer {first} "
+        f"to {milliseconds(median[last])} at layer {last}.",
         rows,
     )
 
 
-def _hover(values: Any) -> str:
-    lines = [f"<b>layer {values['layer']}</b>", f"median {milliseconds(values['latency_p50_ms'])}"]
-    if np.isfinite(values["latency_p95_ms"]):
-        lines.append(f"95th percentile {milliseconds(values['latency_p95_ms'])}")
-    if np.isfinite(values["relative_cost"]):
-        lines.append(f"{percent(values['relative_cost'])} of the full time")
+def _colours(layers: list[int], marks: Marks) -> list[str]:
+    special = {marks.selected.layer: SELECTED} if marks.selected is not None else {}
+    if marks.chosen is not None:
+        special[marks.chosen.layer] = ACCENT
+    return [special.get(layer, PALETTE[0]) for layer in layers]
+
+
+def _hover(layer: int, p50: float, p95: float | None, share: float | None) -> str:
+    lines = [f"<b>layer {layer}</b>", f"median {milliseconds(p50)}"]
+    if p95 is not None:
+        lines.append(f"95th percentile {milliseconds(p95)}")
+    if share is not None:
+        lines.append(f"{percent(share)} of the full time")
     return "<br>".join(lines)
 
 

@@ -2,87 +2,80 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import pandas as pd
 from plotly.subplots import make_subplots
 
-from probes.report.data import COST, QUALITY_ORDER, Cell, RunData
-from probes.report.figures.card import FigureCard, figure, listed
-from probes.report.figures.marks import add_line
+from probes.report.data import COST, QUALITY_ORDER, RunData
+from probes.report.figures.card import Figure, FigureCard, Marks, figure, listed
+from probes.report.figures.marks import add_line, mark_chance, mark_depths
+from probes.report.frames import column, names, only
 from probes.report.text import clean, label, significant
-from probes.report.theme import ACCENT, NEUTRAL
 
 _PANEL = 190  # pixels of height per panel
+_WARNING = "These are diagnostics and choose nothing: over tasks and model sizes they are poor predictors of quality."
 
 
-def layer_metrics(data: RunData, *, marked: Cell | None = None) -> FigureCard | None:
+def layer_metrics(data: RunData, marks: Marks | None = None) -> FigureCard | None:
     """Panels of label-free measures over layers; None when the run holds none."""
-    frame = data.measurements
-    held = frame.loc[frame["layer"].notna() & frame["value"].notna(), "measure"].unique().tolist()
-    names = sorted(
-        m for m in held if m not in COST and m != data.quality and m not in QUALITY_ORDER
-    )
-    if not names:
+    held = [m for m in data.by_measure if m not in (*COST, *QUALITY_ORDER, data.quality)]
+    if not held:
         return None
-    tables = {name: data.by_layer(name) for name in names}
-    columns = 1 if len(names) == 1 else 2
-    rows = -(-len(names) // columns)
+    marks = marks or Marks.of(data)
+    tables = {name: data.by_layer(name) for name in held}
+    tables = {name: table for name, table in tables.items() if not table.empty}
+    if not tables:
+        return None
+    columns = 1 if len(tables) == 1 else 2
+    rows = -(-len(tables) // columns)
     height = rows * _PANEL + 120
     chart = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[label(data.title(name)) for name in names],
+        subplot_titles=[label(data.title(name)) for name in tables],
         horizontal_spacing=0.1,
         vertical_spacing=0 if rows == 1 else min(70 / height, 0.9 / (rows - 1)),
     )
-    series = sorted(
-        {v for table in tables.values() for v in table["variant"]}, key=lambda v: (v != "raw", v)
-    )
-    cell = marked or data.chosen
-    last = max(int(table["layer"].max()) for table in tables.values())
-    seen: set[str] = set()
+    found = {variant for table in tables.values() for variant in names(table, "variant")}
+    series = sorted(found, key=lambda name: (name != "raw", name))
+    last = int(max(column(table, "layer").max() for table in tables.values()))
     for at, (name, table) in enumerate(tables.items()):
-        place = {"row": at // columns + 1, "col": at % columns + 1}
+        place: dict[str, Any] = {"row": at // columns + 1, "col": at % columns + 1}
         for variant in series:
-            add_line(chart, table[table["variant"] == variant], variant, series, **place)
-        _chance(chart, data, name, place)
-        if cell is not None:
-            chart.add_vline(x=cell.layer, line={"color": ACCENT, "width": 1.5}, **place)
-        bottom = at + columns >= len(names)
+            add_line(chart, only(table, variant=variant), variant, series, **place)
+        mark_chance(chart, data, name, **place)
+        mark_depths(chart, marks, **place)
+        title = "layer" if at + columns >= len(tables) else None
+        ticks = 1 if last <= 12 else 5
         chart.update_xaxes(
-            range=[-0.3, last + 0.3], dtick=1 if last <= 12 else 5, tick0=0,
-            title_text="layer" if bottom else None, **place,
-        )  # fmt: skip
-    for trace in chart.data:  # one legend entry per variant, not per panel
-        if trace.showlegend is not False:
-            trace.showlegend = len(series) > 1 and trace.name not in seen
-            seen.add(trace.name)
+            range=[-0.3, last + 0.3], dtick=ticks, tick0=0, title_text=title, **place
+        )
+    _one_legend(chart, series)
     chart.update_layout(
         height=height,
         margin={"l": 60, "r": 24, "t": 40, "b": 60 if len(series) == 1 else 96},
         legend={"orientation": "h", "x": 0, "y": -64 / height, "yanchor": "top"},
     )
+    summaries = " ".join(_summary(data, name) for name in tables)
+    trends = listed([_trend(data, name, table) for name, table in tables.items()])
     return FigureCard(
         "layer-metrics",
         "Label-free measures by layer",
         chart,
-        "What each layer's states look like without any labels: "
-        + " ".join(_summary(data, name) for name in names)
-        + " These are diagnostics and choose nothing: over tasks and model sizes they are poor predictors of quality.",
-        f"{len(names)} panels over layers 0 to {last}: "
-        + listed([_trend(data, n, t) for n, t in tables.items()])
-        + ".",
-        pd.concat(
-            [table.assign(measure=name) for name, table in tables.items()], ignore_index=True
-        ),
+        f"What each layer’s states look like without any labels. {summaries} {_WARNING}",
+        f"{len(tables)} panels over layers 0 to {last}: {trends}.",
+        pd.concat([table.assign(measure=name) for name, table in tables.items()]),
     )
 
 
-def _chance(chart: object, data: RunData, name: str, place: dict[str, int]) -> None:
-    chance = data.measure(name).get("chance")
-    if isinstance(chance, int | float) and np.isfinite(chance):
-        line = {"color": NEUTRAL, "width": 1, "dash": "dot"}
-        chart.add_hline(y=chance, line=line, **place)  # type: ignore[attr-defined]
+def _one_legend(chart: Figure, series: list[str]) -> None:
+    """One entry per variant, not per panel, and none where there is one variant only."""
+    seen: set[str] = set()
+    for trace in chart.data:
+        if trace.showlegend is not False:
+            trace.showlegend = len(series) > 1 and trace.name not in seen
+            seen.add(trace.name)
 
 
 def _summary(data: RunData, name: str) -> str:
@@ -91,8 +84,8 @@ def _summary(data: RunData, name: str) -> str:
 
 
 def _trend(data: RunData, name: str, table: pd.DataFrame) -> str:
-    first, last = table.iloc[0], table.iloc[-1]
-    return f"{data.title(name)} from {significant(first['value'])} to {significant(last['value'])}"
+    values = column(table, "value")
+    return f"{data.title(name)} from {significant(values[0])} to {significant(values[-1])}"
 
 
 @figure("layer-metrics", 50)

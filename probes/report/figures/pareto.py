@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,17 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from probes.report.data import Cell, RunData
-from probes.report.figures.card import FigureCard, figure, value_text
+from probes.report.figures.card import Figure, FigureCard, Marks, figure, value_text
 from probes.report.figures.marks import mark_budget
+from probes.report.frames import Point, column, names, only, points
 from probes.report.text import label, milliseconds, number, percent
-from probes.report.theme import ACCENT, NEUTRAL, series_style
+from probes.report.theme import ACCENT, NEUTRAL, SELECTED, series_style
+
+HOW_TO_READ = (
+    "Each point is one layer (its number beside it); up is better, left is faster. The grey steps join the points that "
+    "no other beats in both. The ring marks the chosen cell. Keeping fewer dimensions hardly changes the time to embed "
+    "a text (it makes the index smaller), so points are drawn at full width."
+)
 
 
 def pareto_front(cost: NDArray[Any], quality: NDArray[Any]) -> NDArray[np.intp]:
@@ -28,33 +36,28 @@ def pareto_front(cost: NDArray[Any], quality: NDArray[Any]) -> NDArray[np.intp]:
     return order[better]
 
 
-def quality_latency(
-    data: RunData, *, marked: Cell | None = None, budget: float | None = None
-) -> FigureCard | None:
+def quality_latency(data: RunData, marks: Marks | None = None) -> FigureCard | None:
     """Every layer and variant at full width, quality on y, median time per text on x (share of full time where no
     latency was measured); None when there is no grid or no cost."""
-    if data.quality is None or data.full is None:
-        return None
     measure = next((m for m in ("latency_p50_ms", "relative_cost") if data.cost(m)), None)
-    if measure is None:
+    if data.quality is None or data.full is None or measure is None:
         return None
-    cell = marked or data.chosen
-    points = _points(data, measure, cell)
-    if points.empty:
-        return None
-    chart = go.Figure()
-    front = points.iloc[pareto_front(points["cost"].to_numpy(), points["value"].to_numpy())]
-    chart.add_trace(
-        go.Scatter(
-            x=front["cost"].to_numpy(), y=front["value"].to_numpy(), mode="lines", name="best at its price",
-            line={"color": NEUTRAL, "width": 1.5, "shape": "hv"}, hoverinfo="skip",
-        )
-    )  # fmt: skip
+    marks = marks or Marks.of(data)
+    costs = data.cost(measure)
     shown = _cost_text(measure)
+    rows = _with_cost(only(data.all, dim=data.full.dim), costs)
+    if rows.empty:
+        return None
+    front = rows.iloc[pareto_front(column(rows, "cost"), column(rows, "value"))]
+    chart = go.Figure(_steps(front))
     for variant in data.variants:
-        _add_points(chart, points[points["variant"] == variant], variant, data.variants, shown)
-    _ring(chart, points, cell)
-    mark_budget(chart, data, budget)
+        _add_points(chart, only(rows, variant=variant), variant, data.variants, shown)
+    for cell, word, colour in (
+        (marks.selected, "picked", SELECTED),
+        (marks.chosen, "chosen", ACCENT),
+    ):
+        _ring(chart, data.at(cell), costs, word, colour)
+    mark_budget(chart, data, marks)
     title, cost_title = data.title(data.quality), data.title(measure)
     chart.update_layout(
         height=430,
@@ -67,74 +70,80 @@ def quality_latency(
         "quality-latency",
         f"{title} against {cost_title[:1].lower()}{cost_title[1:]}",
         chart,
-        "Each point is one layer (its number beside it); up is better, left is faster. The grey steps join the points that no other beats "
-        "in both. The ring marks the chosen cell. Dimensions hardly change the time to embed a text, so points are drawn at full width.",
+        HOW_TO_READ,
         _alt(front, title, shown),
-        points,
+        rows,
     )
 
 
-def _points(data: RunData, measure: str, cell: Cell | None) -> pd.DataFrame:
-    assert data.full is not None
-    costs = data.cost(measure)
-    keep = (data.all["dim"] == data.full.dim) & data.all["layer"].isin(list(costs))
-    if cell is not None:
-        keep |= (
-            (data.all["variant"] == cell.variant)
-            & (data.all["layer"] == cell.layer)
-            & (data.all["dim"] == cell.dim)
-        )
-    points = data.all[keep].copy()
-    points["cost"] = [costs[layer] for layer in points["layer"]]
-    return points.sort_values(["variant", "layer", "dim"]).reset_index(drop=True)
+def _with_cost(rows: pd.DataFrame, costs: dict[int, float]) -> pd.DataFrame:
+    timed = rows.assign(cost=[costs.get(int(k), np.nan) for k in column(rows, "layer")])
+    return timed.dropna(subset=["cost"]).reset_index(drop=True)
+
+
+def _steps(front: pd.DataFrame) -> Any:
+    return go.Scatter(
+        x=column(front, "cost"),
+        y=column(front, "value"),
+        mode="lines",
+        name="best at its price",
+        line={"color": NEUTRAL, "width": 1.5, "shape": "hv"},
+        hoverinfo="skip",
+    )
 
 
 def _add_points(
-    chart: go.Figure, rows: pd.DataFrame, name: str, names: list[str], shown: Any
+    chart: Figure, rows: pd.DataFrame, name: str, series: list[str], shown: Callable[[Any], str]
 ) -> None:
-    style = series_style(name, names)
-    full = rows[rows["dim"] == rows["dim"].max()]
-    many = len(full) > 14
+    style = series_style(name, series)
+    layers = column(rows, "layer").astype(int)
+    every = 5 if len(rows) > 14 else 1
+    costs = column(rows, "cost")
+    hover = [
+        f"<b>layer {p.layer} × {p.dim}</b>, {label(name)}<br>{value_text(p)}<br>{shown(cost)}"
+        for p, cost in zip(points(rows), costs, strict=True)
+    ]
     chart.add_trace(
         go.Scatter(
-            x=full["cost"].to_numpy(),
-            y=full["value"].to_numpy(),
+            x=costs,
+            y=column(rows, "value"),
             name=label(name),
             mode="markers+text",
-            text=[str(v) if not many or v % 5 == 0 else "" for v in full["layer"]],
+            text=[str(layer) if layer % every == 0 else "" for layer in layers],
             textposition="top left",
             textfont={"size": 11, "color": style["color"]},
             marker={"color": style["color"], "symbol": style["symbol"], "size": 9},
-            customdata=[
-                f"<b>layer {row.layer} × {row.dim}</b>, {label(name)}<br>{value_text(row)}<br>{shown(row.cost)}"
-                for row in full.itertuples()
-            ],
+            customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
         )
     )
 
 
-def _ring(chart: go.Figure, points: pd.DataFrame, cell: Cell | None) -> None:
-    if cell is None:
+def _ring(
+    chart: Figure, point: Point | None, costs: dict[int, float], word: str, colour: str
+) -> None:
+    if point is None or point.layer not in costs:
         return
-    hit = points[
-        (points["variant"] == cell.variant)
-        & (points["layer"] == cell.layer)
-        & (points["dim"] == cell.dim)
-    ]
-    if hit.empty:
-        return
+    cell = Cell(point.variant, point.layer, point.dim)
     chart.add_trace(
         go.Scatter(
-            x=hit["cost"].to_numpy(), y=hit["value"].to_numpy(), mode="markers", name="chosen",
-            marker={"symbol": "circle-open", "size": 20, "color": ACCENT, "line": {"width": 3, "color": ACCENT}},
-            customdata=[f"<b>chosen: layer {cell.layer} × {cell.dim}</b>, {label(cell.variant)}"],
+            x=[costs[point.layer]],
+            y=[point.value],
+            mode="markers",
+            name=word,
+            marker={
+                "symbol": "circle-open",
+                "size": 20 if word == "chosen" else 15,
+                "color": colour,
+                "line": {"width": 3, "color": colour},
+            },
+            customdata=[f"<b>{word}</b>: {label(cell.words())}<br>{value_text(point)}"],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    )  # fmt: skip
+    )
 
 
-def _cost_text(measure: str) -> Any:
+def _cost_text(measure: str) -> Callable[[Any], str]:
     return milliseconds if measure.endswith("_ms") else lambda v: f"{percent(v)} of the full time"
 
 
@@ -142,11 +151,15 @@ def _axis_title(measure: str, title: str) -> str:
     return title.replace(" (ms)", " per text (ms)") if measure.endswith("_ms") else title
 
 
-def _alt(front: pd.DataFrame, title: str, shown: Any) -> str:
-    steps = "; ".join(
-        f"layer {row.layer} {row.variant}: {number(row.value)} for {shown(row.cost)}"
-        for row in front.itertuples()
+def _alt(front: pd.DataFrame, title: str, shown: Callable[[Any], str]) -> str:
+    entries = zip(
+        names(front, "variant"),
+        column(front, "layer"),
+        column(front, "value"),
+        column(front, "cost"),
+        strict=True,
     )
+    steps = "; ".join(f"layer {k:.0f} {v}: {number(q)} for {shown(c)}" for v, k, q, c in entries)
     return f"{title} against cost. Unbeaten, from cheap to dear: {steps}."
 
 

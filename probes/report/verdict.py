@@ -1,0 +1,194 @@
+"""The decision in plain words and one table, from decision.json as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from probes.report.data import Cell, RunData, cell_of, mapping, sequence
+from probes.report.tables import Table
+from probes.report.text import (
+    NOTHING,
+    clean,
+    count,
+    interval,
+    is_number,
+    level,
+    milliseconds,
+    number,
+    percent,
+    sentence,
+    times,
+)
+
+GUARANTEES = {
+    "finite-sample": "it holds at this sample size, whatever the losses look like (Hoeffding–Bentkus)",
+    "asymptotic": "it rests on a paired bootstrap, which is accurate for large samples and approximate for small ones",
+}
+_COLUMNS = ("", "layer", "dims", "state", "quality", "of full", "ms per text", "speed-up")
+_NUMERIC = frozenset({1, 2, 4, 5, 6, 7})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run concluded: `kind` is chosen, infeasible, failed, running or none."""
+
+    kind: str
+    headline: str
+    sentences: tuple[str, ...] = ()
+    table: Table | None = None
+
+
+def verdict(data: RunData) -> Verdict:
+    """What the run decided, or why there is no decision."""
+    if data.decision is None:
+        return _undecided(data)
+    if data.chosen is not None:
+        return _chosen(data, data.decision, data.chosen)
+    return _infeasible(data, data.decision)
+
+
+def where(cell: Cell, data: RunData) -> str:
+    """A cell in a sentence: layer 3 of 6 and keep 128 of 384 dimensions."""
+    of_layers = "" if data.n_layers is None else f" of {data.n_layers}"
+    of_dims = "" if data.full is None else f" of {data.full.dim}"
+    return f"layer {cell.layer}{of_layers} and keep {cell.dim}{of_dims} dimensions"
+
+
+def progress_text(data: RunData) -> str:
+    """Progress of a run in words."""
+    progress = data.part("progress")
+    if not progress:
+        return "no progress written"
+    total = f" of {count(progress.get('total'))}" if is_number(progress.get("total")) else ""
+    return f"{clean(progress.get('text') or 'working', 200)} ({count(progress.get('done'))}{total})"
+
+
+def _undecided(data: RunData) -> Verdict:
+    status = data.info.get("status")
+    message = clean(data.info.get("message") or "")
+    if status == "running":
+        return Verdict(
+            "running", "This run is not finished", (sentence(f"so far: {progress_text(data)}"),)
+        )
+    if status in ("failed", "interrupted"):
+        headline = "This run failed" if status == "failed" else "This run was interrupted"
+        return Verdict("failed", headline, (sentence(message),) if message else ())
+    return Verdict("none", "")
+
+
+def _chosen(data: RunData, decision: Mapping[str, Any], cell: Cell) -> Verdict:
+    how = "" if cell.variant == "raw" else f" ({cell.variant})"
+    title = clean(data.measure(data.quality)["title"], 80) if data.quality else "quality"
+    test = mapping(decision.get("test"))
+    span = interval(test.get("low"), test.get("high"))
+    quality = f"{number(decision.get('quality'))} {span}".strip()
+    examples = f" ({count(test.get('n'))} examples)" if is_number(test.get("n")) else ""
+    words = [
+        f"On the untouched test part{examples} it keeps {percent(decision.get('share'))} of the full model’s {title}: "
+        f"{quality} against {number(decision.get('quality_full'))}."
+    ]
+    promise = promised(data, decision)
+    if promise:
+        words.append(promise)
+    if is_number(decision.get("relative_cost")):
+        faster = times(decision.get("speedup")).replace("×", " times as fast")
+        measured = "" if decision.get("cost_measured", True) else " (counted in blocks)"
+        words.append(
+            f"A text takes {percent(decision.get('relative_cost'), 0)} of the full model’s time: {faster}{measured}."
+        )
+    return Verdict(
+        "chosen", f"Stop after {where(cell, data)}{how}", tuple(words), decision_table(data)
+    )
+
+
+def promised(data: RunData, decision: Mapping[str, Any]) -> str:
+    """What the calibrate part certifies, and on what that rests."""
+    sure = level(decision.get("confidence"))
+    proof = mapping(decision.get("calibrate"))
+    low = proof.get("share_low", None if proof else decision.get("share_low"))
+    largest = mapping(decision.get("budget")).get("max_loss")
+    if is_number(largest):
+        text = f"With {sure} confidence its mean loss is at most {number(largest)} above the full model’s"
+    elif is_number(low):
+        asked = "" if data.budget is None else f" ({level(data.budget)} was asked for)"
+        text = f"With {sure} confidence it keeps at least {percent(low)}{asked}"
+    else:
+        return ""
+    basis = GUARANTEES.get(str(decision.get("guarantee")))
+    return f"{text}; {basis}." if basis else f"{text}."
+
+
+def _infeasible(data: RunData, decision: Mapping[str, Any]) -> Verdict:
+    confidence = decision.get("confidence")
+    sure = f" with {level(confidence)} confidence" if is_number(confidence) else ""
+    asked = "what was asked" if data.budget is None else f"{level(data.budget)} of the full quality"
+    reason = sentence(clean(decision.get("reason") or ""))
+    advice = "Use the full model, ask for less, or bring more labelled examples."
+    told = tuple(part for part in (reason, advice) if part)
+    return Verdict("infeasible", f"No exit keeps {asked}{sure}", told, decision_table(data))
+
+
+def decision_table(data: RunData) -> Table:
+    """Chosen exit, full model and fixed-depth baselines side by side, all on the test part."""
+    decision = mapping(data.decision)
+    rows: list[tuple[str, ...]] = []
+    if data.chosen is not None:
+        promise = (
+            [level(decision.get("confidence"))] if is_number(decision.get("confidence")) else []
+        )
+        promise += [clean(decision.get("guarantee"), 40)] if decision.get("guarantee") else []
+        entry = {**mapping(decision.get("test")), **decision}
+        rows.append((*_row("chosen", entry, data), ", ".join(promise) or NOTHING))
+    for held in sequence(decision.get("baselines")):
+        entry = mapping(held)
+        name = clean(entry.get("name") or f"layer {entry.get('layer')}", 60)
+        rows.append((*_row(name, entry, data), NOTHING))
+    strong = None if data.chosen is None else 0
+    return Table("", (*_COLUMNS, "guarantee"), tuple(rows), _NUMERIC, strong=strong)
+
+
+def alternatives(data: RunData, limit: int = 12) -> Table | None:
+    """Other candidates that passed, with what the calibrate part says of them."""
+    held = [mapping(entry) for entry in sequence(mapping(data.decision).get("alternatives"))]
+    if not held:
+        return None
+    rows: list[tuple[str, ...]] = []
+    for entry in held[:limit]:
+        renamed = {key.removeprefix("calibrate_"): value for key, value in entry.items()}
+        rows.append(_row(f"{len(rows) + 1}", renamed, data))
+    note = "Quality on the calibrate part, cheapest first."
+    if len(held) > limit:
+        note += f" Showing {limit} of {len(held)}; all are in decision.json."
+    return Table("Other candidates that passed", _COLUMNS, tuple(rows), _NUMERIC, note)
+
+
+def _row(name: str, entry: Mapping[str, Any], data: RunData) -> tuple[str, ...]:
+    cell = cell_of(entry)
+    latency = None if cell is None else data.cost("latency_p50_ms").get(cell.layer)
+    share = percent(entry.get("share"))
+    if is_number(entry.get("share_low")):
+        share += f" (≥ {percent(entry.get('share_low'))})"
+    cost = entry.get("relative_cost")
+    speed = 1 / float(str(cost)) if is_number(cost) and float(str(cost)) > 0 else None
+    span = interval(entry.get("low"), entry.get("high"))
+    return (
+        name,
+        NOTHING if cell is None else count(cell.layer),
+        NOTHING if cell is None else count(cell.dim),
+        NOTHING if cell is None else cell.variant,
+        f"{number(entry.get('quality'))} {span}".strip(),
+        share,
+        milliseconds(latency),
+        times(speed),
+    )
+
+
+def caveats(data: RunData) -> list[str]:
+    """The decision's caveats and the run's warnings, as sentences."""
+    held = [
+        *sequence(mapping(data.decision).get("caveats")),
+        *sequence(data.info.get("warnings")),
+    ]
+    return [sentence(clean(item)) for item in held]
