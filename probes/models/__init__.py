@@ -1,10 +1,56 @@
-"""Models: loading them, and finding their layers, heads and norms by structure."""
+"""Models: getting and loading them, and finding their layers, heads and norms by structure."""
 
 from __future__ import annotations
 
-from probes.models.cut import cut_model
-from probes.models.embedding import EmbeddingSpec
-from probes.models.model import Model, wrap_model
-from probes.models.structure import Block, Heads, Structure
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Block", "EmbeddingSpec", "Heads", "Model", "Structure", "cut_model", "wrap_model"]
+if TYPE_CHECKING:
+    from probes.models.catalog import CatalogueEntry, list_models
+    from probes.models.cut import cut_model
+    from probes.models.embedding import EmbeddingSpec
+    from probes.models.load import load_model
+    from probes.models.model import Model, wrap_model
+    from probes.models.download import pull
+    from probes.models.structure import Block, Heads, Structure
+
+# Loaded on use: listing the catalogue needs no torch.
+_HOMES = {
+    "Block": "structure",
+    "CatalogueEntry": "catalog",
+    "EmbeddingSpec": "embedding",
+    "Heads": "structure",
+    "Model": "model",
+    "Structure": "structure",
+    "cut_model": "cut",
+    "list_models": "catalog",
+    "load_model": "load",
+    "pull": "download",
+    "wrap_model": "model",
+}
+
+__all__ = [
+    "Block",
+    "CatalogueEntry",
+    "EmbeddingSpec",
+    "Heads",
+    "Model",
+    "Structure",
+    "cut_model",
+    "list_models",
+    "load_model",
+    "pull",
+    "wrap_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'probes.models' has no attribute {name!r}")
+    value = getattr(import_module(f"probes.models.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
