@@ -2,19 +2,16 @@
 
 Hooks used (b is a block; layer k ≥ 1 is the output of block k-1):
 
-| place | hook of the bridge |
-|---|---|
-| `resid_post` 0 | `blocks.0.hook_in` |
-| `resid_post` k | `blocks.{k-1}.hook_out` |
-| `exit` k | the same, then the model's own final norm: the bridge knows no such site |
-| `attn_out` b | `blocks.{b}.attn.o.hook_out` where attention adds its projection to the stream as it is, else `blocks.{b}.hook_attn_out` |
-| `mlp_out` b | `blocks.{b}.hook_mlp_out` |
-| `z` b | `blocks.{b}.attn.o.hook_in` |
+* `resid_post` 0: `blocks.0.hook_in`; `resid_post` k: `blocks.{k-1}.hook_out`;
+* `exit` k: the same, then the model's own final norm, since the bridge knows no such site;
+* `attn_out` b: `blocks.{b}.attn.o.hook_out` where the output projection itself is what attention adds to the stream,
+  else `blocks.{b}.hook_attn_out`. (In BERT-like blocks `hook_attn_out` lies behind the residual sum and the norm, which
+  is another quantity.);
+* `mlp_out` b: `blocks.{b}.hook_mlp_out`; `z` b: `blocks.{b}.attn.o.hook_in`.
 
-Not shared: models whose class TransformerLens has no adapter for (DistilBERT, MPNet, ELECTRA, ModernBERT, DeBERTa, XLM-RoBERTa
-and bare T5 encoders at version 4.3), and encoder-decoders, whose blocks it names differently. In BERT-like blocks its own
-`hook_attn_out` lies after the residual sum and the norm, which is another quantity; hence the rule above. The bridge computes
-attention eagerly, so numbers differ from those of fused kernels in the last bits.
+Not shared: models whose class TransformerLens has no adapter for (DistilBERT, MPNet, ELECTRA, ModernBERT, DeBERTa,
+XLM-RoBERTa and bare T5 encoders at version 4.3), and encoder-decoders, whose blocks it names differently. The bridge
+computes attention eagerly, so its numbers differ from those of fused kernels in the last bits.
 """
 
 from __future__ import annotations
