@@ -55,10 +55,7 @@ class Soak:
         self.job = self.writer.Job(n=4000, shard=100, layers=3, width=64)
         self.parent, self.rng = parent, random.Random(seed)
         self.counts: Counter[str] = Counter()
-        self.writer.capture(parent / "warm", self.job)
-        began = time.perf_counter()
         self.writer.capture(parent / "reference", self.job)
-        self.whole = time.perf_counter() - began
         self.want = self.writer.tree(parent / "reference")
 
     def round(self) -> None:
@@ -102,8 +99,11 @@ class Soak:
 
     def kill(self, path: Path) -> None:
         pid = self._fork(path)
-        time.sleep(self.rng.uniform(0, self.whole))
-        self.counts["kills"] += self.writer.kill(pid)
+        self.counts["kills"] += self._kill(pid, path)
+
+    def _kill(self, pid: int, path: Path) -> bool:
+        progress = self.rng.randrange(2 * len(self.job.plan))
+        return self.writer.kill_at(pid, path, progress, self.rng.uniform(0, 0.003))
 
     def race(self, path: Path) -> None:
         """Three writers without the driver's lock, one of them killed."""
@@ -115,8 +115,7 @@ class Soak:
                 store.write_shard(index, self.job.tensors(index), self.job.offsets(index))
 
         pids = [self._fork(path, work) for _ in range(3)]
-        time.sleep(self.rng.uniform(0, self.whole / 2))
-        self.counts["kills"] += self.writer.kill(pids[0])
+        self.counts["kills"] += self._kill(pids[0], path)
         failed = [self.writer.wait(pid) for pid in pids[1:]]
         self.counts["races"] += 1
         self.counts["races with a failed writer"] += any(failed)

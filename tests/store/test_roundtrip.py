@@ -160,6 +160,19 @@ def test_gathering_needs_no_second_copy(tmp_path, writer):
     assert peak < layer.nbytes * 1.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_writing_makes_no_copy(tmp_path, dtype):
+    x = torch.zeros(8192, 512, dtype=dtype)  # 16 or 8 MiB
+    store = Store.create(tmp_path / "s", {}, [(0, len(x))])
+    tracemalloc.start()
+    try:
+        store.write_shard(0, {("exit", 0): x, ("exit", 1): x})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 << 20
+
+
 def test_iterating_a_site_keeps_one_layer_at_a_time(tmp_path, writer):
     job = writer.Job(n=2048, shard=512, layers=8, width=256)  # 2 MiB a layer
     store = writer.capture(tmp_path / "s", job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -69,6 +70,16 @@ def test_a_clock_that_moved_back_does_not_count(tmp_path, writer, reference):
         os.utime(file, (4e9, 4e9))  # written "in the future"
     writer.capture(path, job)
     assert writer.tree(path) == reference
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
+def test_a_file_system_without_hard_links(tmp_path, writer, reference, monkeypatch, code):
+    def refuse(*args):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    writer.capture(tmp_path / "s")
+    assert writer.tree(tmp_path / "s") == reference
 
 
 def test_importing_and_reading_needs_no_torch(tmp_path, writer):

@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,25 @@ def fork(work: Callable[[], object]) -> int:
 def wait(pid: int) -> int:
     """Exit code of a child, minus the signal if one ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kill_at(pid: int, path: Path, files: int, pause: float) -> bool:
+    """kill -9 once `path` holds `files` shards and records (or the child has ended), `pause` seconds later.
+
+    By progress and not by the clock, so that kills are spread over the whole capture on a busy machine too.
+    """
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while os.waitid(os.P_PID, pid, ended) is None and _files(path) < files:
+        time.sleep(0.0005)
+    time.sleep(pause)
+    return kill(pid)
+
+
+def _files(path: Path) -> int:
+    try:
+        return len(os.listdir(path / "shards"))
+    except FileNotFoundError:
+        return 0
 
 
 def kill(pid: int) -> bool:
