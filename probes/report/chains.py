@@ -19,13 +19,17 @@ def chain_table(data: RunData) -> Table | None:
     needed = {"chain", "order", "layer", "dim", "tune_quality", "calibrate_share", "p"}
     if frame is None or frame.empty or not needed <= set(frame.columns):
         return None
-    steps = cast("list[dict[str, Any]]", frame.head(_SHOWN).to_dict("records"))
+    every = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    tested = [step for step in every if step.get("tested", True)]
+    steps = tested[:_SHOWN]
     note = (
         "Each chain is walked from the full model towards cheaper candidates and stops at its first failure. "
         "The share is of the full quality, on the calibrate part."
     )
-    if len(frame) > _SHOWN:
-        note += f" Showing {_SHOWN} of {len(frame)} steps; all are in tables/chains.parquet."
+    if len(frame) > len(steps):
+        note += (
+            f" Showing {len(steps)} of {len(frame)} steps: those behind a failure are not tested."
+        )
     columns = (
         "chain",
         "step",
@@ -64,4 +68,4 @@ def _result(step: dict[str, Any]) -> str:
         return NOTHING
     if step["passed"]:
         return "passed"
-    return "failed" if step.get("tested", True) else "not tested"
+    return "failed"

@@ -23,8 +23,8 @@ from probes.report.text import (
 )
 
 GUARANTEES = {
-    "finite-sample": "it holds at this sample size, whatever the losses look like (Hoeffding–Bentkus)",
-    "asymptotic": "it rests on a paired bootstrap, which is accurate for large samples and approximate for small ones",
+    "finite-sample": "this holds at this sample size, whatever the losses look like (Hoeffding–Bentkus)",
+    "asymptotic": "this rests on a paired bootstrap, which is accurate for large samples and approximate for small ones",
 }
 _COLUMNS = ("", "layer", "dims", "state", "quality", "of full", "ms per text", "speed-up")
 _NUMERIC = frozenset({1, 2, 4, 5, 6, 7})
@@ -125,8 +125,7 @@ def _infeasible(data: RunData, decision: Mapping[str, Any]) -> Verdict:
     sure = f" with {level(confidence)} confidence" if is_number(confidence) else ""
     asked = "what was asked" if data.budget is None else f"{level(data.budget)} of the full quality"
     reason = sentence(clean(decision.get("reason") or ""))
-    advice = "Use the full model, ask for less, or bring more labelled examples."
-    told = tuple(part for part in (reason, advice) if part)
+    told = tuple(part for part in (reason, "Use the full model, or ask for less.") if part)
     return Verdict("infeasible", f"No exit keeps {asked}{sure}", told, decision_table(data))
 
 
@@ -135,18 +134,18 @@ def decision_table(data: RunData) -> Table:
     decision = mapping(data.decision)
     rows: list[tuple[str, ...]] = []
     if data.chosen is not None:
-        promise = (
-            [level(decision.get("confidence"))] if is_number(decision.get("confidence")) else []
-        )
-        promise += [clean(decision.get("guarantee"), 40)] if decision.get("guarantee") else []
         entry = {**mapping(decision.get("test")), **decision}
-        rows.append((*_row("chosen", entry, data), ", ".join(promise) or NOTHING))
+        rows.append(_row("chosen", entry, data))
     for held in sequence(decision.get("baselines")):
         entry = mapping(held)
-        name = clean(entry.get("name") or f"layer {entry.get('layer')}", 60)
-        rows.append((*_row(name, entry, data), NOTHING))
+        name = clean(entry.get("name") or f"layer {entry.get('layer')}", 60).split(",")[0]
+        rows.append(_row(name, entry, data))
+    guarantee = clean(decision.get("guarantee") or "", 40)
+    sure = level(decision.get("confidence"))
+    note = f"Brackets: intervals at {sure}. ≥: one-sided lower limit at {sure}. Guarantee: {guarantee}."
+    note = note if guarantee else ""
     strong = None if data.chosen is None else 0
-    return Table("", (*_COLUMNS, "guarantee"), tuple(rows), _NUMERIC, strong=strong)
+    return Table("", _COLUMNS, tuple(rows), _NUMERIC, note, strong)
 
 
 def alternatives(data: RunData, limit: int = 12) -> Table | None:
