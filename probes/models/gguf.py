@@ -6,7 +6,9 @@ float16 or bfloat16 have, so a half-precision copy would be another model than t
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +28,8 @@ def load_gguf(path: Path) -> tuple[nn.Module, Any]:
     folder, name = str(path.parent), path.name
     auto: Any = transformers.AutoModelForCausalLM
     try:
-        with quiet_transformers():
+        # one of the bars ignores the switch for bars
+        with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, gguf_file=name, local_files_only=True
             )
@@ -67,3 +70,4 @@ def convert(path: Path, folder: Path) -> None:
     # The class that transformers 5 writes is not known to transformers 4; this name both know.
     stored["tokenizer_class"] = "PreTrainedTokenizerFast"
     settings.write_text(json.dumps(stored, indent=2, ensure_ascii=False), "utf-8")
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for the owner only

@@ -199,7 +199,11 @@ def hash_tokenizer(tokenizer: Any) -> str:
 
 def check_finite(model: nn.Module) -> None:
     """`NonFiniteError` that names the first tensor with NaN or infinity."""
+    done: set[int] = set()
     for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() in done:
+            continue  # tied to one already seen
+        done.add(tensor.data_ptr())
         if tensor.is_floating_point() and not math.isfinite(float(tensor.float().sum())):
             bad = int((~torch.isfinite(tensor)).sum())
             if bad:

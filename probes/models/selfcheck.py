@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from probes.errors import ModelError
 from probes.models.inputs import accepts, call_arguments, plain_ids, run_base, text_config
-from probes.models.structure import Structure
+from probes.models.structure import BLOCK_SITES, Structure
 from probes.models.trace import first_tensor, with_first_tensor
 
 _PADDED = 3
@@ -87,27 +87,58 @@ def _starts_after_block_0(states: list[Tensor], own: tuple[Tensor, ...]) -> bool
     return first > relative_difference(states[1], own[0])
 
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
 def check_sites(structure: Structure, inputs: dict[str, Tensor], name: str) -> None:
-    """Editing each resolved site, and each layer, changes what the model returns."""
-    base = structure.base
-    before = run_base(base, inputs)
-    for block in structure.blocks:
-        places = {"resid_post": block.module, "attn_out": block.attn_out, "mlp_out": block.mlp_out}
-        for site, module in places.items():
-            if module is not None and not _has_effect(base, inputs, before, module, on_input=False):
-                raise ModelError(f"{name}: editing {site} of block {block.index} changes nothing")
-        if block.o_proj is not None and not _has_effect(
-            base, inputs, before, block.o_proj, on_input=True
-        ):
-            raise ModelError(f"{name}: editing z of block {block.index} changes nothing")
+    """Editing each resolved site changes what its block gives, and editing a layer what the model returns.
+
+    A site is tried on its block alone: that blocks hand their output on is what made them blocks, and
+    whole passes for every site would take seconds for a model of thirty blocks.
+    """
+    before, arguments = _block_arguments(structure, inputs)
+    for block, (args, kwargs) in zip(structure.blocks, arguments, strict=True):
+        with torch.no_grad():
+            plain = first_tensor(block.module(*args, **kwargs))
+            assert plain is not None
+            for site in (site for site in BLOCK_SITES if site not in block.missing):
+                with editing(structure.module_for(site, block.index), on_input=site == "z"):
+                    edited = first_tensor(block.module(*args, **kwargs))
+                assert edited is not None
+                if not _differ(edited, plain):
+                    raise ModelError(f"{name}: editing {site} of block {block.index} changes nothing")
+    for index in sorted({0, structure.n_layers - 1}):
+        with editing(structure.blocks[index].module):
+            after = run_base(structure.base, inputs)
+        if not _differ(after, before):
+            raise ModelError(f"{name}: editing layer {index + 1} changes nothing")
 
 
-def _has_effect(
-    base: nn.Module, inputs: dict[str, Tensor], before: Tensor, module: nn.Module, on_input: bool
-) -> bool:
+def _block_arguments(
+    structure: Structure, inputs: dict[str, Tensor]
+) -> tuple[Tensor, list[Arguments]]:
+    """`last_hidden_state` of a pass, and what each block was called with (states copied)."""
+    seen: list[Arguments] = []
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        state = structure.read_hidden(args, kwargs).clone()  # some blocks add in place
+        seen.append(structure.replace_hidden(args, kwargs, state))
+
+    handles = [b.module.register_forward_pre_hook(enter, with_kwargs=True) for b in structure.blocks]
+    try:
+        return run_base(structure.base, inputs), seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def editing(module: nn.Module, on_input: bool = False) -> Iterator[None]:
+    """Add a ramp over the coordinates to what a module gives (or gets); a constant a norm would remove."""
+
     def edit(value: Tensor) -> Tensor:
         ramp = torch.linspace(-1.0, 1.0, value.shape[-1], device=value.device, dtype=value.dtype)
-        return value + (1.0 + value.abs().mean()) * ramp  # not constant: a norm would remove that
+        return value + (1.0 + value.abs().mean()) * ramp
 
     def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (edit(args[0]), *args[1:])
@@ -117,15 +148,18 @@ def _has_effect(
         assert value is not None
         return with_first_tensor(output, edit(value))
 
-    register: Any = (
-        module.register_forward_pre_hook if on_input else module.register_forward_hook
-    )
-    handle = register(enter if on_input else leave)
+    if on_input:
+        handle = module.register_forward_pre_hook(enter)
+    else:
+        handle = module.register_forward_hook(leave)
     try:
-        after = run_base(base, inputs)
+        yield
     finally:
         handle.remove()
-    return relative_difference(after, before) > 4 * torch.finfo(before.dtype).eps
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return relative_difference(a, b) > 4 * torch.finfo(b.dtype).eps
 
 
 def find_padding(base: nn.Module, model: nn.Module, tokenizer: Any) -> tuple[tuple[str, ...], bool]:
@@ -134,30 +168,29 @@ def find_padding(base: nn.Module, model: nn.Module, tokenizer: Any) -> tuple[tup
     Some models count positions from the mask or the pad token themselves, others need
     `position_ids`; which is which is tried out on one short text.
     """
-    device = next(model.parameters()).device
-    ids = plain_ids(model, 5).to(device)
+    ids = plain_ids(model, 5).to(next(model.parameters()).device)
     mask = torch.ones_like(ids)
     alone = run_base(base, {"input_ids": ids[None], "attention_mask": mask[None]})[0]
     pad = getattr(tokenizer, "pad_token_id", None)
     if pad is None:
         pad = getattr(text_config(model), "pad_token_id", None)
     filler = ids.new_full((_PADDED,), pad if isinstance(pad, int) and pad >= 0 else 0)
+    padded = torch.stack([torch.cat([ids, filler]), torch.cat([filler, ids])])
+    masked = torch.stack([torch.cat([mask, 0 * filler]), torch.cat([0 * filler, mask])])
     best: tuple[tuple[str, ...], bool] = ((), False)
     for explicit in (False, True):
-        if explicit and not accepts(base, "position_ids"):
-            continue
-        sides: list[str] = []
-        for side in ("right", "left"):
-            left = side == "left"
-            padded = torch.cat([filler, ids] if left else [ids, filler])[None]
-            masked = torch.cat([0 * filler, mask] if left else [mask, 0 * filler])[None]
-            given = {"input_ids": padded, "attention_mask": masked}
-            if explicit:
-                given["position_ids"] = (masked.cumsum(-1) - 1).clamp(min=0)
-            states = run_base(base, given)[0]
-            real = states[_PADDED:] if left else states[: len(ids)]
-            if relative_difference(real, alone) <= tolerance(alone.dtype):
-                sides.append(side)
+        if explicit and (len(best[0]) == 2 or not accepts(base, "position_ids")):
+            break
+        given = {"input_ids": padded, "attention_mask": masked}
+        if explicit:
+            given["position_ids"] = (masked.cumsum(-1) - 1).clamp(min=0)
+        states = run_base(base, given)
+        real = {"right": states[0, : len(ids)], "left": states[1, _PADDED:]}
+        sides = tuple(
+            side
+            for side, state in real.items()
+            if relative_difference(state, alone) <= tolerance(alone.dtype)
+        )
         if len(sides) > len(best[0]):
-            best = (tuple(sides), explicit)
+            best = (sides, explicit)
     return best
