@@ -15,11 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probes.errors import FathometerError, InputError, RunError, unknown_name
 from probes.files import bundled
+from probes.report import build_report
 from probes.runs import Run, RunView
+
+if TYPE_CHECKING:
+    from probes.models import Model
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -144,6 +148,24 @@ def model_options(model: str, data: str) -> tuple[Option, ...]:
     )
 
 
+def describe_model(model: Model) -> dict[str, Any]:
+    """What `run.json` says of a model."""
+    return {
+        "name": model.name,
+        "kind": model.kind,
+        "weights_hash": model.weights_hash,
+        "tokenizer_hash": model.tokenizer_hash,
+        "n_layers": model.n_layers,
+        "n_heads": model.n_heads,
+        "n_kv_heads": model.n_kv_heads,
+        "d_model": model.d_model,
+        "max_length": model.max_length,
+        "pooling": model.embedding.pooling,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+    }
+
+
 def parse_columns(text: str | None) -> dict[str, str]:
     """`"text=review,label=stars"` as a dictionary.
 
@@ -209,8 +231,6 @@ def execute(
 
     Options are checked before the folder is made, so that a misspelt value leaves nothing behind.
     """
-    from probes.report import build_report
-
     if resume is not None:
         if resume.info.get("analysis") != analysis.name:
             raise RunError(f"run {resume.slug!r} belongs to {resume.info.get('analysis')!r}")

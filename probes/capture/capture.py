@@ -21,6 +21,8 @@ from probes.capture.source import BatchPlan, ImageSource, Source, TextSource
 from probes.capture.temporary import TemporaryFolder
 from probes.capture.tokens import TextEncoder
 from probes.errors import DoesNotApply, InputError, unknown_name
+from probes.files import cache_dir
+from probes.store import fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +44,7 @@ def capture(
     layers: int | Layers = None,
     out: str | Path | None = None,
     *,
+    cache: bool = False,
     backend: str = "torch",
     max_length: int | None = None,
     special_tokens: bool = True,
@@ -69,6 +72,7 @@ def capture(
         out: folder of a store to keep. The same request finds it again and computes nothing; a broken-off one goes
             on where it stopped; another request is refused. None: a temporary store, removed with the last reference
             to it.
+        cache: keep the store in the user's cache, in a folder named by its fingerprint; takes the place of `out`.
         backend: `torch` (reference), `transformer_lens` or `nnsight`.
         max_length: tokens, special ones included; default: the model's own.
         special_tokens: whether the tokens that the tokenizer adds ([CLS], …) are pooled; the model sees them anyway.
@@ -105,6 +109,11 @@ def capture(
     shards = _plan(job, shard_rows)
     precision = _precision(model, dtype)
     identity = make_identity(job, entry, precision, shards)
+    if cache:
+        if out is not None:
+            raise InputError("give either out or cache=True: both say where the store lies")
+        name = fingerprint({**identity, "plan": [list(shard) for shard in shards]})
+        out = cache_dir() / "stores" / name[:32]
     return _run(job, entry, precision, identity, shards, out, progress)
 
 

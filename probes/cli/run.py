@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from probes import analysis as analyses
 from probes.analysis import Analysis, Option
 from probes.cli.shell import console, errors, print_lines
 from probes.errors import InputError
 from probes.files import runs_dir
+from probes.report.data import RunData
+from probes.report.verdict import verdict
 from probes.runs import RunView, find_run
 
 RunsOption = Annotated[
@@ -71,11 +76,33 @@ def command_for(analysis: Analysis) -> Callable[..., None]:
 
 
 def print_result(analysis: Analysis, path: Path) -> None:
-    """The summary of a finished run, and where to look next."""
-    print_lines(analysis.summary(RunView(path)))
+    """The summary of a finished run, its decision if it made one, and where to look next."""
+    view = RunView(path)
+    print_lines(analysis.summary(view))
+    if view.decision is not None:
+        print_verdict(view)
     console.print(f"report:    {path / 'report.html'}", markup=False)
     parent = "" if path.parent == runs_dir() else f" --runs {path.parent}"
     console.print(f"dashboard: fathometer dashboard{parent}", markup=False)
+
+
+def print_verdict(view: RunView) -> None:
+    """The decision in words and as a small table, with what the user should know beside it."""
+    found = verdict(RunData.of(view))
+    console.print(f"\n{found.headline}", style="bold", markup=False)
+    for words in found.sentences:
+        console.print(words, markup=False)
+    if found.table is not None:
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        for place, name in enumerate(found.table.columns):
+            right = place in found.table.numeric
+            table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        for place, row in enumerate(found.table.rows):
+            table.add_row(*map(Text, row), style="bold" if place == found.table.strong else "")
+        console.print(table)
+    for caveat in (view.decision or {}).get("caveats", []):
+        console.print(f"note: {caveat}", style="dim", markup=False)
+    console.print()
 
 
 @contextmanager
@@ -98,8 +125,6 @@ def progress_bar() -> Generator[analyses.Progress]:
             if current["task"] is not None:
                 task = bar.tasks[bar.task_ids.index(current["task"])]
                 bar.update(current["task"], completed=task.total or 1, total=task.total or 1)
-            elif bar.disable:
-                pass
             current.update(text=text, task=bar.add_task(text, total=total or 1, rate=""))
             if bar.disable:
                 errors.print(text, markup=False, style="dim")

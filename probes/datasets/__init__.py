@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probes.datasets.catalogue import DATASETS, DatasetEntry, builtin_datasets, register_dataset
 from probes.datasets.describe import dataset_entries, describe, list_datasets
+from probes.datasets.limit import limit_dataset
 from probes.datasets.load import load_dataset, load_texts
 from probes.datasets.splits import Parts, components, four_parts, group_folds
 
@@ -17,6 +18,7 @@ __all__ = [
     "describe",
     "four_parts",
     "group_folds",
+    "limit_dataset",
     "list_datasets",
     "load_dataset",
     "load_texts",

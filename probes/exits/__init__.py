@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from probes.exits.choose import choose
     from probes.exits.decision import Decision
     from probes.exits.grid import default_dims, layer_dim_grid
-    from probes.exits.latency import measure_latency
-    from probes.exits.pipeline import ExitStudy, choose_exit, study_exits
+    from probes.exits.latency import LatencyPlan, measure_latency
+    from probes.exits.pipeline import ExitStudy, StudyPlan, choose_exit, study_exits
     from probes.exits.tasks import make_task
     from probes.exits.translator import Translator, TranslatorFitter
     from probes.exits.walk import Budget, walk_chains
@@ -25,6 +25,8 @@ _HOMES = {
     "CandidateScores": "candidates",
     "Decision": "decision",
     "ExitStudy": "pipeline",
+    "LatencyPlan": "latency",
+    "StudyPlan": "pipeline",
     "Translator": "translator",
     "TranslatorFitter": "translator",
     "choose": "choose",
@@ -43,6 +45,8 @@ __all__ = [
     "CandidateScores",
     "Decision",
     "ExitStudy",
+    "LatencyPlan",
+    "StudyPlan",
     "Translator",
     "TranslatorFitter",
     "choose",

@@ -99,6 +99,7 @@ def measure_latency(
     translators: Mapping[int, Translator] | None = None,
     plan: LatencyPlan | None = None,
     progress: Progress | None = None,
+    max_length: int | None = None,
 ) -> Latency:
     """Milliseconds per text to tokenise, run the first k blocks, pool, and apply the head or the layer's translator.
 
@@ -109,7 +110,7 @@ def measure_latency(
     if not texts:
         raise InputError("no texts came to measure time on: at least one is needed")
     calls = {
-        k: _embedder(model, k, pooling, (translators or {}).get(k))
+        k: _embedder(model, k, pooling, (translators or {}).get(k), max_length)
         for k in range(model.n_layers + 1)
     }
     order = np.random.default_rng(plan.seed).permutation(len(texts))
@@ -149,7 +150,9 @@ def run_rounds(
     return Latency(tuple(layers), np.stack(rounds), plan.batch_size)
 
 
-def _embedder(model: Model, k: int, pooling: str | None, translator: Translator | None) -> Call:
+def _embedder(
+    model: Model, k: int, pooling: str | None, translator: Translator | None, max_length: int | None
+) -> Call:
     """Texts to embeddings by the model stopped after k blocks."""
     import torch
 
@@ -159,7 +162,7 @@ def _embedder(model: Model, k: int, pooling: str | None, translator: Translator 
     from probes.capture.source import BatchPlan, TextSource
     from probes.capture.tokens import TextEncoder
 
-    encoder = TextEncoder(model.require_tokenizer(), model.max_length)
+    encoder = TextEncoder(model.require_tokenizer(), max_length or model.max_length)
     place = Place("exit", k)
     runner = TorchRunner(model, [place])
     side: Any = next((s for s in ("right", "left") if s in model.padding_sides), "none")

@@ -42,8 +42,8 @@ _BLOCK = 8192
 class StudyPlan:
     """How a study is done; what is asked of it is a `Budget`.
 
-    `prompts` holds texts put before queries and documents (keys `query`, `document`); `out` is the folder of an
-    activation store to keep; `latency` None leaves time unmeasured.
+    `prompts` holds texts put before queries and documents (keys `query`, `document`); `latency` None leaves time
+    unmeasured; `max_length` is in tokens (None: the model's own); `cache` keeps the captured states for the next time.
     """
 
     pooling: str | None = None
@@ -52,14 +52,16 @@ class StudyPlan:
     seed: int = 0
     prompts: Mapping[str, str] | None = None
     latency: LatencyPlan | None = field(default_factory=LatencyPlan)
-    out: str | Path | None = None
+    max_length: int | None = None
+    cache: bool = False
 
 
 @dataclass(frozen=True)
 class ExitStudy:
     """All that a run folder keeps.
 
-    `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget.
+    `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget. `states` are the pooled states
+    per layer, (texts, d) each, read from their store one layer at a time.
     """
 
     decision: Decision
@@ -70,6 +72,7 @@ class ExitStudy:
     latency: Latency | None
     translators: Mapping[int, Translator]
     parts: Mapping[str, IntArray]
+    states: Mapping[int, Array]
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ def study_states(
         latency,
         translators,
         material.parts,
+        pooled,
     )
 
 
@@ -247,14 +251,17 @@ def study_exits(
         material.texts,
         sites=["exit"],
         pooling=pooling,
-        out=plan.out,
+        max_length=plan.max_length,
+        cache=plan.cache,
         progress=lambda done, total: report(done, total, "encoding texts"),
     )
     own = material.texts[: len(material.texts) - material.extra]
     latency_plan = plan.latency
 
     def time_layers(translators: Mapping[int, Translator]) -> Latency:
-        return measure_latency(model, own, pooling, translators, latency_plan, report)
+        return measure_latency(
+            model, own, pooling, translators, latency_plan, report, plan.max_length
+        )
 
     used = replace(plan, pooling=pooling)
     timer = None if latency_plan is None else time_layers

@@ -1,0 +1,127 @@
+"""After which layer, and at which width, can this model stop on this data?
+
+    fathometer run exit-layers --model minilm --data pairs.csv --min-quality 0.95
+    python analyses/exit_layers.py --model minilm --data pairs.csv
+
+Captures the states of every layer once, measures quality at every layer × width (raw, centred and translated), times
+every layer, and chooses the cheapest exit that keeps the asked quality by an order-and-test procedure on parts of the
+data that do not overlap. Label-free layer metrics are shown beside it and choose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from probes.analysis import Analysis, Option, Progress, describe_model, model_options, parse_columns
+from probes.runs import Run
+
+
+def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
+    """Fill an open run folder with grid, latency, layer metrics, chains and the decision."""
+    import numpy as np
+
+    from probes.datasets import limit_dataset, load_dataset, load_texts
+    from probes.exits import Budget, LatencyPlan, StudyPlan, study_exits
+    from probes.layers import measure_layers
+    from probes.models import load_model
+
+    progress(0, None, "reading the data")
+    data = load_dataset(options["data"], **parse_columns(options["columns"]))
+    data = limit_dataset(data, options["limit"], np.random.default_rng(options["seed"]))
+    texts = None if options["texts"] is None else load_texts(options["texts"])
+    run.describe(
+        dataset={"name": data.name, "kind": data.kind, "n": len(data), "hash": data.content_hash(),
+                 "licence": data.source.licence, "notes": list(data.source.notes)}
+    )  # fmt: skip
+    progress(0, None, "loading the model")
+    model = load_model(
+        options["model"],
+        device=options["device"],
+        dtype=options["dtype"],
+        trust_remote_code=options["trust_remote_code"],
+    )
+    run.describe(model=describe_model(model))
+    plan = StudyPlan(
+        pooling=options["pooling"],
+        draws=options["draws"],
+        seed=options["seed"],
+        prompts=prompts_of(options),
+        latency=LatencyPlan(seconds=options["latency_seconds"], batch_size=options["batch_size"]),
+        max_length=options["max_length"],
+        cache=True,
+    )
+    budget = Budget(options["min_quality"], options["max_loss"], options["confidence"])
+    study = study_exits(model, data, budget, texts, plan, progress)
+    progress(0, None, "layer metrics")
+    run.add(study.measurements)
+    run.add(
+        measure_layers(
+            study.states,
+            dataset=data.name,
+            pooling=options["pooling"] or model.embedding.pooling,
+            seed=options["seed"],
+        )
+    )
+    run.write_table("chains", study.chains)
+    run.write_table("losses", study.losses)
+    run.write_table("share_draws", study.share_draws)
+    run.write_decision(study.decision.to_dict())
+
+
+def prompts_of(options: Mapping[str, Any]) -> dict[str, str]:
+    """Texts put before queries and documents, as E5- and BGE-like models want them."""
+    given = {"query": options["query_prompt"], "document": options["document_prompt"]}
+    return {role: prompt for role, prompt in given.items() if prompt}
+
+
+ANALYSIS = Analysis(
+    name="exit-layers",
+    title="Choose an exit",
+    question="After which layer, and at which width, can this model stop on this data?",
+    options=(
+        *model_options("minilm", "docstrings"),
+        Option(
+            "min_quality",
+            float,
+            0.95,
+            "Share of the full model's quality to keep (asymptotic guarantee).",
+            low=0.01,
+            high=1.0,
+        ),
+        Option(
+            "max_loss",
+            float,
+            None,
+            "Instead: largest mean excess loss per query or text (finite-sample guarantee).",
+            low=0.001,
+            high=0.999,
+        ),
+        Option("confidence", float, 0.95, "Confidence of the guarantee.", low=0.5, high=0.9999),
+        Option(
+            "texts",
+            str,
+            None,
+            "Unlabelled texts for the translators, best like yours: a .txt with one text per line, a table, or a "
+            "built-in name. Default: a sample of the built-in text, beside the fit part of the data.",
+        ),
+        Option(
+            "pooling",
+            str,
+            None,
+            "How tokens become one vector; default the model's own.",
+            ("mean", "last", "first", "max", "weighted"),
+        ),
+        Option("query_prompt", str, None, "Text put before every query, e.g. 'query: '."),
+        Option("document_prompt", str, None, "Text put before every document."),
+        Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000),
+        Option("batch_size", int, 1, "Texts at once while time is measured.", low=1, high=4096),
+        Option("latency_seconds", float, 20.0, "Time spent on measuring time.", low=1, high=3600),
+    ),
+    run=run,
+)
+
+if __name__ == "__main__":
+    from probes.cli import run_script
+
+    run_script(ANALYSIS)
