@@ -27,7 +27,11 @@ def own_states(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[list[torch.
     """The model's own hidden states and last hidden state for one unpadded text."""
     with torch.no_grad():
         out = model.structure.base(**call_arguments(model.structure.base, inputs), output_hidden_states=True)
-    return [h[0] for h in out.hidden_states], out.last_hidden_state[0]
+    states = [h[0] for h in out.hidden_states]
+    if model.config.model_type == "mamba":  # its list leaves the embedding out: entry k is layer k + 1
+        assert torch.equal(states[-1], out.last_hidden_state[0])
+        states = [model.structure.base.get_input_embeddings()(inputs["input_ids"])[0].detach(), *states[:-1]]
+    return states, out.last_hidden_state[0]
 
 
 def encode(model: Any, text: str) -> dict[str, torch.Tensor]:
@@ -86,6 +90,8 @@ def test_exit_equals_the_model_cut_there(architecture: str, tiny: Any) -> None:
     places = list(parse_sites("exit", model.n_layers))
     found = catch(model, places, inputs)
     for place in places:
+        if architecture == "deberta-v2" and place.number == 0:
+            continue  # transformers' own forward pass does not run without a block
         expected = run_base(cut_model(model, place.number), inputs)
         assert relative(found[place], expected) < TOLERANCE
 
@@ -112,15 +118,15 @@ def test_z_through_the_output_projection(architecture: str, tiny: Any) -> None:
         handle.remove()
     z = catch(model, [Place("z", 1)], inputs)[Place("z", 1)]  # (batch, token, head, d_head)
     assert z.shape[2:] == (block.n_heads, block.d_head)
-    weight = block.o_proj.weight  # (out, in), transposed in GPT-2's Conv1D
+    weight = block.o_proj.weight.data  # (out, in), transposed in GPT-2's Conv1D
     weight = weight if type(block.o_proj).__name__ == "Conv1D" else weight.T
-    bias = block.o_proj.bias if block.o_proj.bias is not None else 0
+    bias = 0 if block.o_proj.bias is None else block.o_proj.bias.data
     expected = seen[0].reshape(*z.shape[:2], -1)
     whole = z.flatten(2) @ weight + bias
-    assert relative(whole.detach(), expected) < TOLERANCE
+    assert relative(whole, expected) < TOLERANCE
     by_head = weight.reshape(block.n_heads, block.d_head, -1)
     summed = torch.einsum("bthd,hde->bte", z, by_head) + bias
-    assert relative(summed.detach(), expected) < TOLERANCE
+    assert relative(summed, expected) < TOLERANCE
 
 
 POST_NORM = "bert roberta xlm-roberta distilbert mpnet electra deberta-v2 opt-post-norm".split()
