@@ -24,7 +24,7 @@ from probes.report.text import (
 
 GUARANTEES = {
     "finite-sample": "this holds at this sample size, whatever the losses look like (Hoeffding–Bentkus)",
-    "asymptotic": "this rests on a paired bootstrap, which is accurate for large samples and approximate for small ones",
+    "asymptotic": "this rests on a paired bootstrap: accurate for large samples, approximate for small ones",
 }
 _COLUMNS = ("", "layer", "dims", "state", "quality", "of full", "ms per text", "speed-up")
 _NUMERIC = frozenset({1, 2, 4, 5, 6, 7})

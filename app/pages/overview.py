@@ -1,0 +1,254 @@
+"""Exit choice: what the budget buys, where quality comes from layer by layer, and what it costs."""
+
+from __future__ import annotations
+
+import json
+
+import streamlit as st
+from panels import figures, state
+from panels.cards import decision_cards, picked_cell
+from panels.live import follow
+from panels.sidebar import Choice
+from panels.state import Outcome, Shown
+from panels.words import heading, section
+
+from probes.report.content import dataset_names, model_name
+from probes.report.data import Cell, RunData
+from probes.report.figures import (
+    FIGURES,
+    Marks,
+    latency_per_layer,
+    layer_dim_heatmap,
+    layer_metrics,
+    quality_latency,
+    quality_over_layers,
+)
+from probes.report.text import interval, level, number, percent
+
+_OWN = {"layer-dim", "quality-depth", "quality-latency", "latency", "layer-metrics"}
+
+
+def page(choice: Choice) -> None:
+    """The whole page for the sidebar's choice."""
+    if choice.run is None:
+        _no_runs()
+        return
+    shown = [run for run in (choice.run, choice.other) if run is not None]
+    for run in shown:
+        _head(run)
+        if run.view.problem is None:
+            outcome = state.outcome(run, choice.budget)
+            if run.data.decision is not None or outcome.walk is not None:
+                decision_cards(run, outcome)
+                _own_decision(run, outcome)
+            elif run.status == "finished":
+                st.info(
+                    "This run has no exit decision: its figures are below.", icon=":material/info:"
+                )
+    readable = [run for run in shown if run.view.problem is None]
+    if any(not run.data.measurements.empty for run in readable):
+        _figures(readable, choice)
+    for run in readable:
+        _files(run)
+
+
+def _no_runs() -> None:
+    heading("No runs yet")
+    st.text(f"There is no run in {state.parent()}. Make one; it appears here by itself.")
+    st.code("fathometer demo", language="bash")
+    st.text("Or with your own model and data:")
+    st.code("fathometer run exit-layers --model minilm --data pairs.csv", language="bash")
+
+
+def _head(run: Shown) -> None:
+    """Name and state of a run; what is wrong with it, and what to do."""
+    info = run.view.info
+    names = ", ".join(dataset_names(info))
+    title = " on ".join(part for part in (model_name(info), names) if part) or run.slug
+    created = str(info.get("created", "")).replace("T", " ").replace("+00:00", " UTC")
+    heading(title, " · ".join(p for p in (run.slug, str(info.get("analysis", "")), created) if p))
+    if run.view.problem is not None:
+        st.error(
+            "This run cannot be read. Delete it on the page Runs, or run it again.",
+            icon=":material/error:",
+        )
+        st.text(run.view.problem)
+    elif run.status == "running":
+        follow(run)
+    elif run.status in ("failed", "interrupted"):
+        st.error(f"This run was not finished ({run.status}).", icon=":material/error:")
+        st.text(str(info.get("message") or "No reason was written."))
+        st.code(f"fathometer run --resume {run.slug}", language="bash")
+
+
+def _own_decision(run: Shown, outcome: Outcome) -> None:
+    """What the run itself decided: the one look at the test part."""
+    data = run.data
+    if data.decision is None:
+        return
+    own = state.own_budget(data)
+    target = (
+        f"{level(own.min_quality)} of full" if own.max_loss is None else f"loss + {own.max_loss:g}"
+    )
+    asked = f"{target} at {level(own.confidence)} confidence"
+    test = data.decision.get("test")
+    if data.chosen is None or not isinstance(test, dict):
+        st.text(f"The run itself asked for {asked}: no exit was found.")
+        return
+    span = interval(test.get("low"), test.get("high"))
+    st.text(
+        f"The run itself asked for {asked} and chose {data.chosen.words()}. On the untouched test part it keeps "
+        f"{percent(data.decision.get('share'))}: {number(test.get('quality'))} {span}, full model "
+        f"{number(test.get('quality_full'))}."
+    )
+    if outcome.budget != own:
+        st.caption("The cards show another budget than the run’s own.")
+
+
+def _cells(data: RunData) -> dict[str, Cell]:
+    names, layers, dims = (data.all[name] for name in ("variant", "layer", "dim"))
+    cells = [Cell(str(v), int(k), int(d)) for v, k, d in zip(names, layers, dims, strict=True)]
+    return {figures.cell_id(cell): cell for cell in cells}
+
+
+def _pick(key: str) -> None:
+    """A click on the map: remember the cell; a click on nothing clears it."""
+    points = st.session_state[key].selection.points
+    st.session_state["cell"] = points[0]["customdata"][0] if points else None
+
+
+def _clear() -> None:
+    st.session_state["cell"] = None
+
+
+def _figures(runs: list[Shown], choice: Choice) -> None:
+    first = runs[0]
+    outcomes = {run.slug: state.outcome(run, choice.budget) for run in runs}
+    if not first.data.all.empty:
+        section("Where to stop")
+        variant, picked = _controls(first, outcomes[first.slug])
+        if picked is not None:
+            picked_cell(first, outcomes[first.slug], picked)
+    else:
+        variant, picked = "", None
+    budget = None if choice.budget.max_loss is not None else choice.budget.min_quality
+    marks = {r.slug: Marks(_chosen(r, outcomes[r.slug]), picked, budget) for r in runs}
+    limits = _limits(runs)
+    with st.grid(2, min_column_width=440):
+        for run in runs:
+            data = run.data
+            shown = variant if variant in data.variants else (data.variants or [""])[0]
+            card = layer_dim_heatmap(data, marks[run.slug], variants=[shown], limits=limits)
+            if card is None:
+                figures.show(
+                    None, f"map-{run.slug}", "No grid of layers and dimensions in this run (yet)."
+                )
+            else:
+                figures.show_clickable(card, data, shown, f"map-{run.slug}", _pick)
+        for run in runs:
+            figures.show(
+                quality_over_layers(run.data, marks[run.slug]),
+                f"depth-{run.slug}",
+                "No quality by layer (yet).",
+            )
+    section("What it costs")
+    with st.grid(2, min_column_width=440):
+        for draw, name, empty in (
+            (quality_latency, "pareto", "No quality with a cost (yet)."),
+            (latency_per_layer, "latency", "No latency was measured (yet)."),
+        ):
+            for run in runs:
+                figures.show(draw(run.data, marks[run.slug]), f"{name}-{run.slug}", empty)
+    section("What the layers look like")
+    for run in runs:
+        figures.show(
+            layer_metrics(run.data, marks[run.slug]),
+            f"metrics-{run.slug}",
+            "No layer metrics in this run (yet).",
+        )
+        for name in sorted(set(FIGURES) - _OWN):  # figures of other analyses
+            card = FIGURES[name](run.data)
+            if card is not None:
+                figures.show(card, f"{name}-{run.slug}", "")
+
+
+def _controls(run: Shown, outcome: Outcome) -> tuple[str, Cell | None]:
+    """Which state the map shows and which cell is picked; both by click, by keyboard and by URL."""
+    data = run.data
+    cells = _cells(data)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = _chosen(run, outcome)
+        start = (
+            chosen.variant
+            if chosen is not None and chosen.variant in data.variants
+            else data.variants[0]
+        )
+        variant = st.selectbox(
+            "State",
+            data.variants,
+            index=data.variants.index(start),
+            key="state",
+            bind="query-params",
+            width=180,
+        )
+        name = st.selectbox(
+            "Picked cell",
+            list(cells),
+            index=None,
+            format_func=lambda key: cells[key].words() if key in cells else key,
+            key="cell",
+            bind="query-params",
+            placeholder="Click the map, or choose",
+            width=320,
+        )
+        st.button(
+            "Clear selection", on_click=_clear, disabled=name is None, icon=":material/close:"
+        )
+    return variant, cells.get(name) if name is not None else None
+
+
+def _chosen(run: Shown, outcome: Outcome) -> Cell | None:
+    return outcome.cell if outcome.walk is not None else run.data.chosen
+
+
+def _limits(runs: list[Shown]) -> tuple[float, float] | None:
+    """The same colours for the same quality in every run shown."""
+    values = [run.data.all["value"] for run in runs if not run.data.all.empty]
+    return (
+        (min(float(v.min()) for v in values), max(float(v.max()) for v in values))
+        if values
+        else None
+    )
+
+
+def _files(run: Shown) -> None:
+    """What can be taken away, and what the run wrote on its way."""
+    section(f"Files of {run.slug}")
+    report = run.view.path / "report.html"
+    with st.container(horizontal=True):
+        if run.data.decision is not None:
+            st.download_button(
+                "Decision (JSON)",
+                json.dumps(run.data.decision, indent=2, ensure_ascii=False),
+                file_name=f"{run.slug}-decision.json",
+                mime="application/json",
+                key=f"json-{run.slug}",
+                on_click="ignore",
+                icon=":material/download:",
+            )
+        if report.is_file():
+            st.download_button(
+                "Report (HTML)",
+                lambda: report.read_bytes() if report.is_file() else b"",
+                file_name=f"{run.slug}.html",
+                mime="text/html",
+                key=f"html-{run.slug}",
+                on_click="ignore",
+                icon=":material/download:",
+            )
+    with st.expander("Log"):
+        log = run.view.log
+        st.code("\n".join(log.splitlines()[-200:]) or "empty", language=None)
+
+
+page(st.session_state["choice"])

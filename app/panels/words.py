@@ -1,0 +1,35 @@
+"""Foreign text on a page. Names, messages and dataset texts never go through Markdown: Streamlit would fetch a remote
+image in them. They are shown with `st.text`, `st.code`, `st.dataframe`, or here, escaped."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import streamlit as st
+
+from probes.report.text import clean
+
+_NOT_PLAIN = re.compile(r"[^\w .,=×+-]")
+
+
+def heading(text: str, below: str = "") -> None:
+    """The page's title, with a line below it."""
+    line = f'<p style="margin:0;opacity:.75">{html.escape(clean(below, 400))}</p>' if below else ""
+    size = "font-size:1.75rem;line-height:1.25;padding:0;margin:0;overflow-wrap:anywhere"
+    st.html(f'<h1 style="{size}">{html.escape(clean(text, 200))}</h1>{line}')
+
+
+def section(text: str) -> None:
+    """A section's title."""
+    style = "font-size:1.15rem;padding:0;margin:1rem 0 0"
+    st.html(f'<h2 style="{style}">{html.escape(clean(text, 200))}</h2>')
+
+
+def tag(text: str) -> str:
+    """A short name without any character that Markdown gives a meaning, for labels that interpret it.
+
+    >>> tag("![x](http://a) translated")
+    'x http a translated'
+    """
+    return " ".join(_NOT_PLAIN.sub(" ", clean(text, 60)).split()) or "unnamed"
