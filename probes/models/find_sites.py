@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.models.find_blocks import Chain, hidden_of
-from probes.models.structure import Block, Heads
+from probes.models.structure import BLOCK_SITES, Block, Heads
 from probes.models.trace import Call, first_tensor, in_float32, key, recording
 
 _ROUNDING = 3e-5  # relative to the largest coordinate of the token, float32
@@ -123,7 +123,7 @@ def find_sites(chain: Chain, index: int, config: Any) -> Block:
 
 
 def _without(block: Block, why: str) -> Block:
-    missing = {site: why for site in ("z", "attn_out", "mlp_out")}
+    missing = dict.fromkeys(BLOCK_SITES, why)
     return Block(block.index, block.path, block.module, missing=missing)
 
 
@@ -138,7 +138,12 @@ def _configured(config: Any, name: str, index: int) -> int | None:
 def is_projection(call: Call) -> bool:
     """A leaf with a 2-D weight applied to the last axis: `Linear`, GPT-2's `Conv1D`, low-bit variants."""
     weight = getattr(call.module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim != 2 or call.input is None or call.output is None:
+    if (
+        not isinstance(weight, Tensor)
+        or weight.ndim != 2
+        or call.input is None
+        or call.output is None
+    ):
         return False
     return call.input.is_floating_point() and call.input.shape[:-1] == call.output.shape[:-1]
 
@@ -156,9 +161,7 @@ def _output_projection(replay: Replay) -> Call | None:
     return None
 
 
-def _find_heads(
-    replay: Replay, projection: Call, n: int, config: Any, index: int
-) -> Heads | None:
+def _find_heads(replay: Replay, projection: Call, n: int, config: Any, index: int) -> Heads | None:
     assert projection.input is not None
     wide = projection.input.shape[-1]
     if wide % n:

@@ -38,7 +38,9 @@ def load_gguf(path: Path) -> tuple[nn.Module, Any]:
             )
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else ""
-        raise ModelError(f"{path} cannot be read as GGUF: {type(error).__name__}: {first}") from error
+        raise ModelError(
+            f"{path} cannot be read as GGUF: {type(error).__name__}: {first}"
+        ) from error
     return _plain(quantised), tokenizer
 
 

@@ -13,13 +13,13 @@ from torch import nn
 from probes.errors import FathometerError, InputError, ModelError, unknown_name
 from probes.models import sentence
 from probes.models.catalog import CATALOGUE
+from probes.models.download import pull
 from probes.models.embedding import EmbeddingSpec
+from probes.models.find_blocks import find_base
 from probes.models.folder import check_code, check_folder, check_links, has_tokenizer, read_config
 from probes.models.gguf import load_gguf
 from probes.models.inputs import run_base, takes_pixels, trial_inputs
-from probes.models.find_blocks import find_base
 from probes.models.model import Model, wrap_model
-from probes.models.download import pull
 from probes.models.quiet import quiet_transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -54,7 +54,9 @@ def load_model(
     try:
         hf_model = hf_model.to(device=place, dtype=kind)
     except torch.cuda.OutOfMemoryError as error:
-        raise ModelError(f"{name} does not fit into the memory of {place}: try dtype bfloat16") from error
+        raise ModelError(
+            f"{name} does not fit into the memory of {place}: try dtype bfloat16"
+        ) from error
     return wrap_model(hf_model, tokenizer, str(name), spec)
 
 
@@ -71,7 +73,9 @@ def pick_device(device: str) -> torch.device:
     found = torch.device(device)
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         have = torch.cuda.device_count()
-        raise InputError(f"device {device!r} is not here: this machine has {have} CUDA devices; try auto")
+        raise InputError(
+            f"device {device!r} is not here: this machine has {have} CUDA devices; try auto"
+        )
     if found.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("device 'mps' is not here: try auto")
     return found
@@ -87,7 +91,7 @@ def locate(name: str) -> Path:
             return path
         if path.is_file():
             raise ModelError(f"{path} is a file: a model folder or a .gguf file is needed")
-    if _HUB_ID.fullmatch(name) and not path.suffix == ".gguf":
+    if _HUB_ID.fullmatch(name) and path.suffix != ".gguf":
         return _from_hub(name)
     shown = name if len(name) <= 80 else name[:77] + "..."
     raise unknown_name(
@@ -153,9 +157,13 @@ def _load_weights(folder: Path, dtype: torch.dtype, trust: bool) -> nn.Module:
             model, report = auto.from_pretrained(folder, output_loading_info=True, **options)
     except FathometerError:
         raise
-    except Exception as error:  # transformers, safetensors and torch raise many kinds for damaged folders
+    except (
+        Exception
+    ) as error:  # transformers, safetensors and torch raise many kinds for damaged folders
         lines = str(error).strip().splitlines() or [""]
-        raise ModelError(f"{folder} cannot be loaded: {type(error).__name__}: {lines[0][:300]}") from error
+        raise ModelError(
+            f"{folder} cannot be loaded: {type(error).__name__}: {lines[0][:300]}"
+        ) from error
     _check_complete(cast("nn.Module", model), report, folder)
     return cast("nn.Module", model)
 

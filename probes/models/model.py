@@ -17,16 +17,8 @@ from torch import Tensor, nn
 
 from probes.errors import DoesNotApply, ModelError, NonFiniteError
 from probes.models.embedding import EmbeddingSpec
-from probes.models.find_blocks import find_base, find_chain, find_tail, hidden_of, record_pass
-from probes.models.find_sites import find_sites
-from probes.models.inputs import (
-    TRIAL_TOKENS,
-    call_arguments,
-    run_base,
-    takes_pixels,
-    text_config,
-    trial_inputs,
-)
+from probes.models.find import find_structure
+from probes.models.inputs import call_arguments, takes_pixels, text_config, trial_inputs
 from probes.models.selfcheck import check_layers, check_sites, find_padding
 from probes.models.structure import Structure
 
@@ -113,9 +105,11 @@ class Model:
     @property
     def pad_id(self) -> int:
         """The token id to pad with; any will do where there is none, since padding is masked."""
-        for source in (self.tokenizer, text_config(self.hf_model)):
+        config = text_config(self.hf_model)
+        for source in (self.tokenizer, config):
             token = getattr(source, "pad_token_id", None)
-            if isinstance(token, int) and token >= 0:
+            # a [PAD] added to a tokenizer alone has no row in the embedding table
+            if isinstance(token, int) and 0 <= token < getattr(config, "vocab_size", token + 1):
                 return token
         return 0
 
@@ -177,7 +171,15 @@ def usable_positions(config: Any) -> int | None:
 
 # Only the *length limit* of these is special: their position tables start at pad_token_id + 1.
 _OFFSET_POSITIONS = frozenset(
-    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text"}
+    {
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "camembert",
+        "mpnet",
+        "longformer",
+        "data2vec-text",
+    }
 )
 
 
@@ -193,7 +195,9 @@ def hash_tokenizer(tokenizer: Any) -> str:
         text = json.dumps(definition, sort_keys=True)
     else:
         special = {k: str(v) for k, v in tokenizer.special_tokens_map.items()}
-        text = json.dumps([type(tokenizer).__name__, tokenizer.get_vocab(), special], sort_keys=True)
+        text = json.dumps(
+            [type(tokenizer).__name__, tokenizer.get_vocab(), special], sort_keys=True
+        )
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -211,41 +215,6 @@ def check_finite(model: nn.Module) -> None:
                     f"weight {name} holds NaN or infinity in {bad:,} of {tensor.numel():,} places: "
                     "the file is damaged, or training diverged"
                 )
-
-
-def find_structure(hf_model: nn.Module) -> Structure:
-    """Blocks, tail, heads and sites by tracing a tiny pass; `ModelError` where blocks are not found."""
-    base = find_base(hf_model)
-    inputs = trial_inputs(hf_model)
-    try:
-        trace, last = record_pass(base, inputs)
-    except (ModelError, torch.cuda.OutOfMemoryError):
-        raise
-    except Exception as error:
-        given = " and ".join(inputs)
-        raise ModelError(
-            f"{type(hf_model).__name__} does not run on a tiny input ({given}): "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
-    chain = find_chain(base, trace)
-    tail = find_tail(base, trace, chain, last)
-    config = text_config(hf_model)
-    blocks = tuple(find_sites(chain, index, config) for index in range(len(chain.calls)))
-    get_head = getattr(hf_model, "get_output_embeddings", lambda: None)
-    lm_head = None if getattr(config, "is_encoder_decoder", False) else get_head()
-    width = hidden_of(chain.calls[0], chain.hidden_place).shape[-1]
-    causal = not takes_pixels(hf_model) and _is_causal(base, inputs, last)
-    return Structure(base, blocks, tail, lm_head, chain.hidden_place, width, causal)
-
-
-def _is_causal(base: nn.Module, inputs: dict[str, Tensor], last: Tensor) -> bool:
-    ids = inputs["input_ids"]
-    changed = ids.clone()
-    changed[:, -1] = ids[:, 0]
-    after = run_base(base, {**inputs, "input_ids": changed})
-    earlier = slice(0, TRIAL_TOKENS - 1)
-    change = (after[:, earlier] - last[:, earlier]).abs().max()
-    return float(change) <= 16 * torch.finfo(last.dtype).eps * float(last.abs().max())
 
 
 def wrap_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
 
 
 @contextlib.contextmanager
-def collecting_layers(structure: Structure) -> Iterator[list[Tensor]]:
+def collecting_layers(structure: Structure) -> Generator[list[Tensor]]:
     """Collect the residual stream at layers 0…L of one pass of the base."""
     states: list[Tensor] = []
 
@@ -72,7 +72,9 @@ def check_layers(structure: Structure, inputs: dict[str, Tensor], name: str) -> 
     allowed = tolerance(states[0].dtype)
     for layer, (found, theirs) in enumerate(zip(ours, own, strict=True)):
         difference = relative_difference(found, theirs)
-        if layer == structure.n_layers:  # most models return this one after the final norm, some before
+        if (
+            layer == structure.n_layers
+        ):  # most models return this one after the final norm, some before
             difference = min(difference, relative_difference(exits, theirs))
         if not difference <= allowed:
             raise ModelError(
@@ -106,7 +108,9 @@ def check_sites(structure: Structure, inputs: dict[str, Tensor], name: str) -> N
                     edited = first_tensor(block.module(*args, **kwargs))
                 assert edited is not None
                 if not _differ(edited, plain):
-                    raise ModelError(f"{name}: editing {site} of block {block.index} changes nothing")
+                    raise ModelError(
+                        f"{name}: editing {site} of block {block.index} changes nothing"
+                    )
     for index in sorted({0, structure.n_layers - 1}):
         with editing(structure.blocks[index].module):
             after = run_base(structure.base, inputs)
@@ -124,7 +128,9 @@ def _block_arguments(
         state = structure.read_hidden(args, kwargs).clone()  # some blocks add in place
         seen.append(structure.replace_hidden(args, kwargs, state))
 
-    handles = [b.module.register_forward_pre_hook(enter, with_kwargs=True) for b in structure.blocks]
+    handles = [
+        b.module.register_forward_pre_hook(enter, with_kwargs=True) for b in structure.blocks
+    ]
     try:
         return run_base(structure.base, inputs), seen
     finally:
@@ -133,7 +139,7 @@ def _block_arguments(
 
 
 @contextlib.contextmanager
-def editing(module: nn.Module, on_input: bool = False) -> Iterator[None]:
+def editing(module: nn.Module, on_input: bool = False) -> Generator[None]:
     """Add a ramp over the coordinates to what a module gives (or gets); a constant a norm would remove."""
 
     def edit(value: Tensor) -> Tensor:
@@ -148,10 +154,9 @@ def editing(module: nn.Module, on_input: bool = False) -> Iterator[None]:
         assert value is not None
         return with_first_tensor(output, edit(value))
 
-    if on_input:
-        handle = module.register_forward_pre_hook(enter)
-    else:
-        handle = module.register_forward_hook(leave)
+    handle = (
+        module.register_forward_pre_hook(enter) if on_input else module.register_forward_hook(leave)
+    )
     try:
         yield
     finally:

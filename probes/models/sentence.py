@@ -109,7 +109,9 @@ def read_sentence_folder(folder: Path) -> EmbeddingSpec:
     settings = _json(folder / "config_sentence_transformers.json")
     kind = settings.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
-        raise ModelError(f"{folder} is a {kind}: only models of dense sentence embeddings are supported")
+        raise ModelError(
+            f"{folder} is a {kind}: only models of dense sentence embeddings are supported"
+        )
     prompts = {str(k): str(v) for k, v in (settings.get("prompts") or {}).items() if v}
     if prompts and leaves_prompt_out:
         raise ModelError(
@@ -130,7 +132,9 @@ def read_sentence_folder(folder: Path) -> EmbeddingSpec:
 
 def lowercases(folder: Path) -> bool:
     """Whether sentence-transformers lower-cases texts before the tokenizer sees them."""
-    return bool(_json(transformer_folder(folder) / "sentence_bert_config.json").get("do_lower_case"))
+    return bool(
+        _json(transformer_folder(folder) / "sentence_bert_config.json").get("do_lower_case")
+    )
 
 
 def _max_length(folder: Path) -> int | None:

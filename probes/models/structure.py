@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from probes.errors import DoesNotApply, InputError, unknown_name
 
-BLOCK_SITES = ("attn_out", "mlp_out", "z")
-LAYER_SITES = ("resid_post", "exit")
+BLOCK_SITES: tuple[str, ...] = ("attn_out", "mlp_out", "z")
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,9 @@ class Structure:
     def block(self, index: int) -> Block:
         """Block `index`; an error for a number outside 0…L-1."""
         if not 0 <= index < len(self.blocks):
-            raise InputError(f"block {index} does not exist: 0 to {len(self.blocks) - 1} are allowed")
+            raise InputError(
+                f"block {index} does not exist: 0 to {len(self.blocks) - 1} are allowed"
+            )
         return self.blocks[index]
 
     def module_for(self, site: str, index: int) -> nn.Module:
@@ -87,9 +88,7 @@ class Structure:
         if site not in BLOCK_SITES:
             raise unknown_name("block site", site, BLOCK_SITES)
         block = self.block(index)
-        module = cast(
-            "nn.Module | None", getattr(block, {"z": "o_proj"}.get(site, site))
-        )
+        module = cast("nn.Module | None", getattr(block, {"z": "o_proj"}.get(site, site)))
         if module is None or (site == "z" and block.heads is None):
             raise DoesNotApply(f"site {site!r} of block {index}: {self.why_missing(site, index)}")
         return module

@@ -8,7 +8,7 @@ and two different tensors would then look like one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -102,7 +102,7 @@ class Trace:
 
 
 @contextlib.contextmanager
-def recording(root: nn.Module, prefix: str = "") -> Iterator[Trace]:
+def recording(root: nn.Module, prefix: str = "") -> Generator[Trace]:
     """Record every module call under `root` (itself included) while the context is open."""
     trace = Trace()
     open_calls: list[Call] = []
@@ -146,7 +146,7 @@ def recording(root: nn.Module, prefix: str = "") -> Iterator[Trace]:
 
 
 @contextlib.contextmanager
-def in_float32(module: nn.Module) -> Iterator[None]:
+def in_float32(module: nn.Module) -> Generator[None]:
     """Run `module` in float32 for a while; half-precision weights come back bit for bit.
 
     A sum is checked by subtracting, which half precision is too coarse for.
