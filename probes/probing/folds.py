@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedKFold
 
+from probes.datasets.splits import group_folds
 from probes.errors import EstimatorInputError, InputError
 
 IntArray = NDArray[np.int64]
@@ -22,21 +23,25 @@ HOLD_OUT = 5  # one part in five chooses the regularisation
 def stratified_folds(y: IntArray, groups: NDArray[Any] | None, k: int, seed: int) -> Folds:
     """`k` folds as (train, test) row numbers; the classes `y` (n,) are spread evenly, whole groups stay on one side.
 
+    Classes with fewer rows (or groups) than folds are dealt like the largest class: not every fold tests them.
     Raises `InputError` when there are fewer rows (or groups) than folds.
     """
     units = len(y) if groups is None else len(np.unique(groups))
     if not 2 <= k <= units:
         what = "rows" if groups is None else "groups"
         raise InputError(f"cv={k} for {units} {what}: 2 to {units} folds are possible")
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    splitter = kind(k, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # classes smaller than k are checked by the caller
-        if np.bincount(y).max() < k:  # the splitters refuse what plain folds can still do
-            y = np.zeros_like(y)
-        return [(train, test) for train, test in splitter.split(y, y, groups)]
+    strata = _without_rare(y, groups, k)
+    if groups is not None:
+        return group_folds(strata, groups, k, np.random.default_rng(seed))
+    splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
+    return [(train, test) for train, test in splitter.split(strata, strata)]
+
+
+def _without_rare(y: IntArray, groups: NDArray[Any] | None, k: int) -> IntArray:
+    """y with the classes that lie in fewer than k rows (or groups) joined to the largest one."""
+    pairs = y if groups is None else np.unique(np.stack([y, groups]), axis=1)[0]
+    count = np.bincount(pairs, minlength=int(y.max()) + 1)
+    return np.where(count[y] < k, count.argmax(), y)
 
 
 def inner_hold_out(y: IntArray, groups: NDArray[Any] | None, seed: int) -> NDArray[np.bool_]:
@@ -45,16 +50,24 @@ def inner_hold_out(y: IntArray, groups: NDArray[Any] | None, seed: int) -> NDArr
     Every class keeps rows in the other part: a class with one member (or all in one group) is never held out.
     Raises `EstimatorInputError` when no row can be held out.
     """
+    codes = None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    return _hold_out(y.tobytes(), None if codes is None else codes.tobytes(), seed).copy()
+
+
+@lru_cache(maxsize=256)  # a sweep asks the same for every layer
+def _hold_out(y_bytes: bytes, group_bytes: bytes | None, seed: int) -> NDArray[np.bool_]:
+    y = np.frombuffer(y_bytes, dtype=np.int64)
+    groups = None if group_bytes is None else np.frombuffer(group_bytes, dtype=np.int64)
     held = np.zeros(len(y), dtype=bool)
     units = len(y) if groups is None else len(np.unique(groups))
-    k = min(HOLD_OUT, units, int(np.bincount(y).max()))
+    k = min(HOLD_OUT, units)
     if k >= 2:
         held[stratified_folds(y, groups, k, seed)[0][1]] = True
         _give_back_lost_classes(held, y, groups)
     if not held.any():
         raise EstimatorInputError(
             f"C cannot be chosen by a hold-out from {len(y)} samples in {units} "
-            f"{'rows' if groups is None else 'groups'}: give more data or a fixed C"
+            f"{'rows' if groups is None else 'groups'}: give more data or a single C"
         )
     return held
 

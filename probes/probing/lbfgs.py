@@ -20,8 +20,7 @@ from probes.probing.design import Design
 
 ABSENT = 1e4  # taken off the logit of a class that a training part does not hold: its probability is exactly zero
 MEMORY = 8  # pairs kept per row
-REFRESH = (20, 35, 60, 100, 150)
-PRECONDITIONER_ROWS = 4  # times d: more rows do not make a better preconditioner
+ROWS_PER_DIM = 4  # more rows than this times d do not make a better preconditioner
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,11 @@ class Problems:
     weight: Tensor  # (P, n) 1 where the row counts
     fold: Tensor  # (P,)
     C: Tensor  # (P,)
-    kin: Tensor  # (P,) problems that share a preconditioner: same C and concept, other folds
     n_classes: int
 
     def rows(self, index: Tensor) -> Problems:
         return Problems(
-            self.y[index],
-            self.weight[index],
-            self.fold[index],
-            self.C[index],
-            self.kin[index],
-            self.n_classes,
+            self.y[index], self.weight[index], self.fold[index], self.C[index], self.n_classes
         )
 
 
@@ -58,86 +51,35 @@ class Solution:
 
 
 class Preconditioner:
-    """Approximate inverse Hessians of many problems on the same states.
-
-    At first one eigendecomposition of the second moments S serves all rows: (a S + I/C)⁻¹. Where weak regularisation makes the
-    curvature p(1 − p) so uneven that this is a poor guide, `refresh` gives the rows of one kin (same C, other folds, hence
-    nearly the same curvature) the inverse of their mean Hessian.
-    """
+    """Applies (a S + λ)⁻¹ for many a and λ by one eigendecomposition of S, the second moments of a layer's states."""
 
     def __init__(self, design: Design) -> None:
         n, d = design.X.shape
-        X = self.states = design.X
-        if n > PRECONDITIONER_ROWS * d:
-            X = X[:: n // (PRECONDITIONER_ROWS * d)]
-        n = len(X)
+        some = design.X if n <= ROWS_PER_DIM * d else design.X[:: n // (ROWS_PER_DIM * d)]
+        n = len(some)
         if n >= d:
-            values, self.vectors = torch.linalg.eigh(X.T @ X)
+            values, vectors = torch.linalg.eigh(some.T @ some)
         else:
-            values, left = torch.linalg.eigh(X @ X.T)
+            values, left = torch.linalg.eigh(some @ some.T)
             keep = values > 1e-6 * values[-1].clamp(min=1e-30)
-            values, left = values[keep], left[:, keep]
-            self.vectors = (X.T @ left) / values.sqrt()
+            values = values[keep]
+            vectors = (some.T @ left[:, keep]) / values.sqrt()
         self.values = values.clamp(min=0) / n  # (r,)
-        self.complete = self.vectors.shape[1] == d
-        self.refreshed: dict[int, Tensor] = {}
+        self.vectors = vectors  # (d, r)
 
-    def apply(self, g: Tensor, a: Tensor, problems: Problems) -> Tensor:
-        """g (P, c, d + 1) through each row's inverse; a (P, c) is the row's summed curvature."""
-        out = torch.empty_like(g)
-        kin = problems.kin
-        old = torch.ones_like(kin, dtype=torch.bool)
-        for name, inverse in self.refreshed.items():
-            rows = kin == name
-            old &= ~rows
-            out[rows] = self._inside(g[rows], inverse, 1 / problems.C[rows])
-        if old.any():
-            out[old] = self._spectral(g[old], a[old], 1 / problems.C[old])
-        return out
-
-    def _spectral(self, g: Tensor, a: Tensor, ridge: Tensor) -> Tensor:
-        ridge = ridge[:, None, None]
-        rotated = g[..., :-1] @ self.vectors
-        inverse = 1 / (a[:, :, None] * self.values + ridge)
-        if self.complete:
-            W = (rotated * inverse) @ self.vectors.T
-        else:
-            W = g[..., :-1] / ridge + (rotated * (inverse - 1 / ridge)) @ self.vectors.T
-        return torch.cat([W, (g[..., -1] / a)[..., None]], dim=-1)
-
-    def _inside(self, g: Tensor, inverse: Tensor, ridge: Tensor) -> Tensor:
-        """g (P, c, d + 1) times `inverse` (c, r + 1, r + 1), which acts in the span of the vectors; 1/ridge beyond."""
-        if self.complete:
-            return torch.einsum("pcd,cde->pce", g, inverse)
+    def apply(self, g: Tensor, a: Tensor, ridge: Tensor) -> Tensor:
+        """g (P, c, d + 1) through each row's inverse; a (P, c) is its summed curvature, ridge (P,) its 1/C."""
+        strength = ridge[:, None, None]
         W = g[..., :-1]
         rotated = W @ self.vectors
-        inner = torch.einsum("pcd,cde->pce", torch.cat([rotated, g[..., -1:]], dim=-1), inverse)
-        beyond = (W - rotated @ self.vectors.T) / ridge[:, None, None]
-        return torch.cat([inner[..., :-1] @ self.vectors.T + beyond, inner[..., -1:]], dim=-1)
-
-    def refresh(self, kin: int, curvature: Tensor, ridge: Tensor) -> None:
-        """Give `kin` the inverse of its mean Hessian: curvature (c, n) of each row of X, ridge 1/C."""
-        if (
-            not self.complete
-            and self.states is not None
-            and self.states.shape[1] != self.vectors.shape[1]
-        ):
-            self.states = self.states @ self.vectors
-        X, r = self.states, self.states.shape[1]
-        hessian = X.new_empty(len(curvature), r + 1, r + 1)
-        for block, weight in zip(hessian, curvature, strict=True):
-            used = weight > 1e-4 * weight.max()
-            rows, weight = X[used], weight[used]
-            weighted = weight[:, None] * rows
-            block[:-1, :-1] = rows.T @ weighted
-            block[-1, :-1] = block[:-1, -1] = weighted.sum(0)
-            block[-1, -1] = weight.sum()
-        diagonal = hessian.diagonal(dim1=-2, dim2=-1)
-        diagonal[:, :-1] += ridge
-        diagonal += 2e-6 * diagonal.amax(dim=-1, keepdim=True)  # float32 keeps it positive definite
-        factor, failed = torch.linalg.cholesky_ex(hessian)
-        if not failed.any():
-            self.refreshed[kin] = torch.cholesky_inverse(factor)
+        inverse = 1 / (a[:, :, None] * self.values + strength)
+        out = torch.empty_like(g)
+        if self.vectors.shape[1] == W.shape[-1]:
+            out[..., :-1] = (rotated * inverse) @ self.vectors.T
+        else:  # S says nothing beyond the span of the vectors, where only the penalty curves
+            out[..., :-1] = W / strength + (rotated * (inverse - 1 / strength)) @ self.vectors.T
+        out[..., -1] = g[..., -1] / a
+        return out
 
 
 class _Objective:
@@ -205,6 +147,13 @@ class _Objective:
         g[..., -1] = total
         return g
 
+    def inverse(self, preconditioner: Preconditioner, point: _Point) -> Callable[[Tensor], Tensor]:
+        """The preconditioner at the rows' present curvature."""
+        floor = 1e-4 * self.problems.weight.sum(-1, keepdim=True)
+        return partial(
+            preconditioner.apply, a=torch.maximum(point.curvature, floor), ridge=self.ridge
+        )
+
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(1).sum(-1, dtype=torch.float64)
@@ -271,11 +220,11 @@ def minimise(
     preconditioner: Preconditioner,
     start: Tensor | None = None,
     *,
-    tol: float = 1e-7,
-    max_iter: int = 300,
+    tol: float,
+    max_iter: int,
 ) -> Solution:
-    """Minimise every problem from `start` (P, c, d + 1), or from zero, to `tol` of its own objective."""
-    P, n = problems.y.shape
+    """Minimise every problem from `start` (P, c, d + 1), or from zero, until its Newton decrement is `tol` of its objective."""
+    P = len(problems.y)
     c = 1 if problems.n_classes == 2 else problems.n_classes
     objective = _Objective(design, problems)
     theta = design.X.new_zeros(P, c, design.X.shape[1] + 1) if start is None else start.clone()
@@ -286,12 +235,7 @@ def minimise(
     memory = _Memory()
     iteration = 0
     for iteration in range(1, max_iter + 1):
-        direction = memory.direction(
-            point.gradient,
-            partial(
-                preconditioner.apply, a=_floored(objective, point), problems=objective.problems
-            ),
-        )
+        direction = memory.direction(point.gradient, objective.inverse(preconditioner, point))
         slope = _dot(point.gradient, direction)
         value = point.value(objective.ridge)
         going = -0.5 * slope > tol * value
@@ -306,26 +250,9 @@ def minimise(
         fresh = _line_search(objective, point, direction, slope, value)
         memory.add(fresh.theta - point.theta, fresh.gradient - point.gradient)
         point = fresh
-        if iteration in REFRESH:
-            _refresh(preconditioner, objective, point)
     if len(active):
         _store(theta, logits, values, active, point, point.value(objective.ridge))
     return Solution(theta, logits, values, iteration, not len(active))
-
-
-def _floored(objective: _Objective, point: _Point) -> Tensor:
-    return torch.maximum(point.curvature, 1e-4 * objective.problems.weight.sum(-1, keepdim=True))
-
-
-def _refresh(preconditioner: Preconditioner, objective: _Objective, point: _Point) -> None:
-    problems = objective.problems
-    p = torch.sigmoid(point.logits) if objective.binary else torch.softmax(point.logits, dim=1)
-    each = p * (1 - p) * problems.weight[:, None]
-    for kin in problems.kin.unique():
-        rows = problems.kin == kin
-        seen = problems.weight[rows].sum(0).clamp(min=1)
-        used = problems.weight[rows].mean()
-        preconditioner.refresh(int(kin), each[rows].sum(0) / seen * used, objective.ridge[rows][0])
 
 
 def _store(

@@ -15,6 +15,9 @@ from probes.probing.base import Concept
 from probes.probing.design import Design
 from probes.probing.lbfgs import Preconditioner, Problems, Solution, minimise
 
+ROUGH = 1e-3  # accuracy at which hopeless values of C are told from contenders
+CONTENDER = 1.1  # times the least hold-out loss
+
 
 @dataclass(frozen=True)
 class PathFit:
@@ -47,38 +50,41 @@ def fit_path(
     outside = torch.as_tensor(held[:, design.plan.order], **like)
     each_fold = torch.arange(folds, device=design.X.device)
 
-    def solve(
-        weight: Tensor, fold: Tensor, C: Tensor, kin: Tensor, start: Tensor | None
-    ) -> Solution:
-        problems = Problems(y.expand(len(fold), n), weight, fold, C, kin, concept.n_classes)
-        solution = minimise(design, problems, preconditioner, start, tol=tol, max_iter=max_iter)
-        if not solution.converged:
-            warnings.warn(
-                f"LinearProbe: not converged to {tol:g} in {max_iter} steps; raise max_iter or drop the largest C",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        return solution
+    def solve(weight: Tensor, fold: Tensor, C: Tensor, start: Tensor | None, to: float) -> Solution:
+        problems = Problems(y.expand(len(fold), n), weight, fold, C, concept.n_classes)
+        return minimise(design, problems, preconditioner, start, tol=to, max_iter=max_iter)
 
-    preconditioner.refreshed.clear()
-    if len(Cs) == 1:
-        full = solve(design.train, each_fold, grid.expand(folds), torch.zeros_like(each_fold), None)
-        loss = np.full((folds, 1), np.nan)
-        return PathFit(full.theta, full.logits, [float(Cs[0])] * folds, loss, full.iterations)
-    fold = each_fold.repeat_interleave(len(Cs))
-    kin = torch.arange(len(Cs), device=fold.device).repeat(folds)
-    inner = solve(design.train[fold] * (1 - outside[fold]), fold, grid.repeat(folds), kin, None)
-    loss = _mean_loss(inner.logits, y, outside[fold], concept.n_classes).view(folds, len(Cs))
-    best = loss.argmin(dim=1)  # the first of equals: the strongest regularisation
-    start = inner.theta.view(folds, len(Cs), *inner.theta.shape[1:])[each_fold, best]
-    full = solve(design.train, each_fold, grid[best], best, start)
-    return PathFit(
-        full.theta,
-        full.logits,
-        [float(Cs[int(b)]) for b in best],
-        loss.cpu().numpy(),
-        inner.iterations + full.iterations,
-    )
+    loss, best, start, spent = None, torch.zeros_like(each_fold), None, 0
+    if len(Cs) > 1:
+        fold = each_fold.repeat_interleave(len(Cs))
+        C, held_out = grid.repeat(folds), outside[fold]
+        fitting = design.train[fold] - held_out
+
+        def hold_out_loss(found: Solution, rows: Tensor) -> Tensor:
+            return _mean_loss(found.logits, y, held_out[rows], concept.n_classes)
+
+        everyone = torch.arange(len(fold), device=fold.device)
+        rough = solve(fitting, fold, C, None, max(ROUGH, tol))
+        loss = hold_out_loss(rough, everyone)
+        least = loss.view(folds, -1).amin(dim=1)[fold]
+        rows = everyone[loss <= CONTENDER * least]
+        fine = solve(fitting[rows], fold[rows], C[rows], rough.theta[rows], tol)
+        theta = rough.theta.index_copy(0, rows, fine.theta)
+        loss[rows] = hold_out_loss(fine, rows)
+        # the first of equals is the strongest regularisation
+        best = loss.view(folds, -1).argmin(dim=1)
+        start = theta[each_fold * len(Cs) + best]
+        spent = rough.iterations + fine.iterations
+    full = solve(design.train, each_fold, grid[best], start, tol)
+    if not full.converged:
+        warnings.warn(
+            f"LinearProbe: not converged to {tol:g} in {max_iter} steps; raise max_iter or drop the largest C",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    table = np.full((folds, 1), np.nan) if loss is None else loss.view(folds, -1).cpu().numpy()
+    chosen = [float(Cs[int(b)]) for b in best]
+    return PathFit(full.theta, full.logits, chosen, table, spent + full.iterations)
 
 
 def _mean_loss(logits: Tensor, y: Tensor, weight: Tensor, n_classes: int) -> Tensor:
