@@ -1,8 +1,8 @@
 """True and false statements from the fact tables in `data/facts/`, balanced, with closed groups.
 
 Every false statement takes its wrong end from a partner, and partners form one group: the cities of two
-countries, or two elements. So a split by group shares neither subject nor object. With the subject alone as group a
-bag of words falls far below chance (0.31 on elements): what was true of a symbol in the fit part is false in the test part.
+countries, or two elements. So a split by group shares neither subject nor object. With the subject alone as group
+a bag of words falls far below chance (0.31 on elements): what was true of a symbol in one part is false in the other.
 """
 
 from __future__ import annotations

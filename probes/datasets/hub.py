@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import socket
+import urllib.request
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from probes.datasets.reading import Row, Table, check_columns
 from probes.errors import DataError, InputError, unknown_name
@@ -48,7 +52,8 @@ def hub_table(spec: str) -> Table:
         if (Path(name) / "dataset_dict.json").is_file() or (Path(name) / "state.json").is_file():
             loaded: Any = datasets.load_from_disk(name)
         else:
-            loaded = datasets.load_dataset(name, config)
+            with _offline_unless_reachable():
+                loaded = datasets.load_dataset(name, config)
     except (
         Exception
     ) as error:  # the library raises a dozen types, its own and those of its network layer
@@ -57,6 +62,29 @@ def hub_table(spec: str) -> Table:
             f"{origin} cannot be loaded ({reason}): check the name and the network, or give a local file"
         ) from None
     return _table(_pick_split(loaded, split, origin), origin)
+
+
+@contextlib.contextmanager
+def _offline_unless_reachable() -> Generator[None]:
+    """Where the hub's name does not resolve, put the hub library into its offline mode.
+
+    It would otherwise retry for half a minute with a line each; what is in its cache loads all the same.
+    """
+    from datasets import config
+    from huggingface_hub import constants
+
+    host = urlsplit(str(constants.ENDPOINT)).hostname or ""
+    try:
+        reachable = bool(urllib.request.getproxies()) or bool(socket.getaddrinfo(host, 443))
+    except OSError:
+        reachable = False
+    before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
+    if not reachable:
+        constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
 
 
 def _pick_split(loaded: Any, split: str | None, origin: str) -> Any:

@@ -82,4 +82,5 @@ def sentiment(seed: int) -> LabelledTexts:
 
 
 def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" and not word.startswith("us") else "a"
+    vowel = word[0] in "aeiou" or word == "honest"
+    return "an" if vowel and not word.startswith("use") else "a"

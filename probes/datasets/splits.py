@@ -6,7 +6,6 @@ whole, so that what a fit has seen never helps in a test.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from probes.datasets.dealing import deal
 from probes.errors import DataError, InputError
 from probes.types import Dataset, LabelledTexts, MinimalPairs, Retrieval, TextPairs
 
@@ -23,8 +23,6 @@ Index = NDArray[np.int64]
 SMALL_PART = 50  # rows below which a part says little
 LARGE_COMPONENT = 0.2  # share of all rows above which one component is worth a warning
 STRATA = 4  # bins of a score that are kept in proportion
-CLASS_WEIGHT = 4.0  # balance of classes against balance of sizes
-REDRAWS = 8
 PART_NAMES = ("fit", "tune", "calibrate", "test")
 
 
@@ -79,7 +77,7 @@ def group_folds(
                 f"class {label!r} is in {found} {unit}, {k} folds need at least {k}: "
                 f"use {'fewer folds' if found > 1 else 'more data'} or leave the class out"
             )
-    part = _deal(component, strata, [1 / k] * k, rng)
+    part = deal(component, strata, [1 / k] * k, rng)
     rows = np.arange(n)
     return [(rows[part != fold], rows[part == fold]) for fold in range(k)]
 
@@ -88,34 +86,43 @@ def four_parts(
     dataset: Dataset,
     rng: np.random.Generator,
     shares: tuple[float, float, float, float] = (0.4, 0.2, 0.2, 0.2),
+    *,
+    tie_documents: bool = True,
 ) -> Parts:
     """fit / tune / calibrate / test, disjoint by group and by shared text (METHODS §6).
 
-    Pairs that repeat a sentence, equal texts, and queries that share a relevant document stay together. Components are
-    dealt at random, large ones first, so that sizes come near `shares` and labels stay in proportion. What
-    cannot be had is said in `warnings`; fewer than four components raise `DataError`.
+    Pairs that repeat a sentence, equal texts, and queries that share a relevant document stay together. Components
+    are dealt at random, large ones first, so that sizes come near `shares` and labels stay in proportion. What cannot
+    be had is said in `warnings`; fewer than four components raise `DataError`. `tie_documents=False` lets queries of
+    different parts share relevant documents (for a small collection in which all hangs together) and says so.
     """
     if len(shares) != 4 or min(shares) <= 0 or not np.isclose(sum(shares), 1):
         raise InputError(f"shares {shares}: four positive numbers that sum to 1 are needed")
-    component = components(dataset)
+    component = components(dataset, tie_documents=tie_documents)
     sizes = np.bincount(component)
     if len(sizes) < 4:
+        tied = tie_documents and isinstance(dataset, Retrieval)
         raise DataError(
-            f"the {len(component)} rows of {dataset.name} hang together in {len(sizes)} components (by "
-            "group or shared text): four parts need at least 4; give more data or finer groups"
+            f"the {len(component)} rows of {dataset.name} hang together in {len(sizes)} components (by group or "
+            f"shared text{' or relevant document' if tied else ''}): four parts need at least 4; give more data"
+            f" or {'use tie_documents=False' if tied else 'finer groups'}"
         )
     strata = _dataset_strata(dataset)
-    part = _deal(component, strata, shares, rng)
+    part = deal(component, strata, shares, rng)
     index = [np.flatnonzero(part == p) for p in range(4)]
-    return Parts(*index, warnings=_warnings(sizes, index, shares))
+    warnings = _warnings(sizes, index, shares)
+    if isinstance(dataset, Retrieval) and not tie_documents:
+        warnings = ("queries of different parts may share relevant documents", *warnings)
+    return Parts(*index, warnings=warnings)
 
 
-def components(dataset: Dataset) -> Index:
+def components(dataset: Dataset, *, tie_documents: bool = True) -> Index:
     """Component of each row (n,), numbered from 0 in order of appearance.
 
-    Texts count as equal when they differ only in case and white space.
+    Texts count as equal when they differ only in case and white space. Queries are tied by groups, equal texts
+    and, with `tie_documents`, by relevant documents.
     """
-    keys = list(_shared_keys(dataset))
+    keys = list(_shared_keys(dataset, tie_documents))
     n = len(dataset)
     rows = np.concatenate([np.arange(n), *[np.asarray([r for r, _ in part]) for part in keys]])
     code: dict[tuple[str, Any], int] = {}
@@ -142,7 +149,7 @@ def _by_text(texts: Sequence[str]) -> Keyed:
     return [(row, ("text", _fold_text(text))) for row, text in enumerate(texts)]
 
 
-def _shared_keys(dataset: Dataset) -> Iterable[Keyed]:
+def _shared_keys(dataset: Dataset, tie_documents: bool) -> Iterable[Keyed]:
     """What ties rows together, as (row, key) lists."""
     if dataset.groups is not None:
         yield [(row, ("group", str(group))) for row, group in enumerate(dataset.groups.tolist())]
@@ -155,12 +162,13 @@ def _shared_keys(dataset: Dataset) -> Iterable[Keyed]:
             yield _by_text(dataset.bad)
         case Retrieval():
             yield _by_text(dataset.queries)
-            folded = [_fold_text(text) for text in dataset.documents]
-            cells = dataset.relevance.tocoo()
-            yield [
-                (int(q), ("document", folded[int(d)]))
-                for q, d in zip(cells.row, cells.col, strict=True)
-            ]
+            if tie_documents:
+                folded = [_fold_text(text) for text in dataset.documents]
+                cells = dataset.relevance.tocoo()
+                yield [
+                    (int(q), ("text", folded[int(d)]))
+                    for q, d in zip(cells.row, cells.col, strict=True)
+                ]
         case _:
             yield _by_text(dataset.all_texts())
 
@@ -186,81 +194,6 @@ def _dataset_strata(dataset: Dataset) -> Index:
             return _bins(dataset.scores)
         case _:
             return np.zeros(len(dataset), dtype=np.int64)
-
-
-def _deal(
-    component: Index, strata: Index, shares: Sequence[float], rng: np.random.Generator
-) -> Index:
-    """Part of each row: the best of a few random deals (fewest classes absent from a part, then balance)."""
-    lists = _contents(component, strata)
-    best: tuple[tuple[int, float], list[int]] | None = None
-    for _ in range(REDRAWS if len(lists) < 20_000 else 1):
-        part, fill, cost = _greedy(lists, shares, rng, int(strata.max()) + 1)
-        absent = sum(count == 0 for row in fill for count in row)
-        if best is None or (absent, cost) < best[0]:
-            best = (absent, cost), part
-    assert best is not None
-    return np.asarray(best[1], dtype=np.int64)[component]
-
-
-def _contents(component: Index, strata: Index) -> list[dict[int, int]]:
-    """How many rows of each stratum every component holds."""
-    lists: list[dict[int, int]] = [{} for _ in range(int(component.max()) + 1)]
-    for c, s in zip(component.tolist(), strata.tolist(), strict=True):
-        lists[c][s] = lists[c].get(s, 0) + 1
-    return lists
-
-
-def _greedy(
-    lists: list[dict[int, int]], shares: Sequence[float], rng: np.random.Generator, n_strata: int
-) -> tuple[list[int], list[list[int]], float]:
-    """Components in random order, large first, each to the part where it costs least.
-
-    Cost: sum over parts p of size_p²/share_p, plus the same per stratum, each relative to its total. It is least
-    when everything is in proportion to the shares.
-    """
-    sizes = [sum(content.values()) for content in lists]
-    order = sorted(rng.permutation(len(lists)).tolist(), key=lambda c: -sizes[c])
-    total = sum(sizes)
-    totals = [0] * n_strata
-    for content in lists:
-        for s, count in content.items():
-            totals[s] += count
-    fill = [[0] * n_strata for _ in shares]
-    size = [0] * len(shares)
-    part = [0] * len(lists)
-    members = [0] * len(shares)
-    for c in order:
-
-        def added(p: int, c: int = c) -> float:
-            m = sizes[c]
-            cost = m * (2 * size[p] + m) / (total * shares[p])
-            row = fill[p]
-            for s, count in lists[c].items():
-                cost += CLASS_WEIGHT * count * (2 * row[s] + count) / (totals[s] * shares[p])
-            return cost
-
-        p = min(range(len(shares)), key=added)
-        part[c] = p
-        members[p] += 1
-        size[p] += sizes[c]
-        for s, count in lists[c].items():
-            fill[p][s] += count
-    _fill_empty(part, members, sizes)
-    cost = sum(size[p] ** 2 / shares[p] for p in range(len(shares))) / total**2
-    return part, fill, cost
-
-
-def _fill_empty(part: list[int], members: list[int], sizes: list[int]) -> None:
-    """Give every empty part the smallest component of the part with the most components."""
-    for p, count in enumerate(members):
-        if count == 0:
-            donor = max(range(len(members)), key=lambda q: members[q])
-            mine = [c for c, q in enumerate(part) if q == donor]
-            move = heapq.nsmallest(1, mine, key=lambda c: sizes[c])[0]
-            part[move] = p
-            members[p] += 1
-            members[donor] -= 1
 
 
 def _warnings(

@@ -21,6 +21,7 @@ from probes.datasets import (
 )
 from probes.datasets.facts import fact_table
 from probes.datasets.numbers import in_words
+from probes.datasets.stdlib_docs import split_docstring, stdlib_docstrings
 from probes.errors import DataError, InputError
 from probes.files import bundled
 from probes.types import LabelledTexts, Retrieval, TextPairs
@@ -53,25 +54,22 @@ def test_another_seed_other_data(name: str) -> None:
     assert load_dataset(name, seed=0).content_hash() != load_dataset(name, seed=1).content_hash()
 
 
-def test_hash_is_stable_across_processes() -> None:
+def test_another_process_builds_the_same_and_imports_nothing() -> None:
+    """Another hash seed and process: same hashes, and none of the modules whose sources are read."""
     code = (
-        "from probes.datasets import list_datasets, load_dataset, load_texts\n"
-        "from probes.files import sha256_texts\n"
-        "for n in list_datasets():\n"
-        "    print(n, load_dataset(n).content_hash() if n != 'reference' else sha256_texts(load_texts(n)))\n"
+        "import json, sys\nfrom probes.datasets import builtin_datasets, describe, load_dataset\n"
+        "names = [n for n, e in builtin_datasets().items() if e.kind != 'texts']\n"
+        "print(json.dumps([{n: load_dataset(n).content_hash() for n in names}, sorted(sys.modules)]))\n"
     )
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(bundled("probes")) + "/.."},
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert outputs[0] == outputs[1]
-    assert len(outputs[0].splitlines()) == len(list_datasets())
+    environment = {"PYTHONHASHSEED": "7", "PYTHONPATH": str(bundled("probes").parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    hashes, modules = json.loads(done.stdout)
+    assert hashes == {name: load_dataset(name).content_hash() for name in DATA}
+    assert not {"antigravity", "this", "tkinter", "idlelib", "turtle", "nntplib", "torch"} & set(
+        modules
+    )
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -210,26 +208,16 @@ def test_a_bag_of_words_is_at_chance(name: str) -> None:
 def test_docstrings_are_from_the_library_and_have_distractors() -> None:
     dataset = load_dataset("docstrings")
     assert isinstance(dataset, Retrieval)
-    assert dataset.groups is not None
     assert len(dataset) > 1000
     assert describe(dataset)["distractors"] > 200
-    assert {"threading", "json", "pathlib"} <= set(dataset.groups.tolist())
-    assert not {"antigravity", "this", "test", "tkinter", "idlelib"} & set(dataset.groups.tolist())
+    modules = {item.module for item in stdlib_docstrings()}
+    assert {"threading", "json", "pathlib", "decimal"} <= modules
+    assert not {"antigravity", "this", "test", "tkinter", "idlelib"} & modules
     assert len(set(dataset.documents)) == len(dataset.documents)
     assert len(set(dataset.queries)) == len(dataset.queries)
     query = dataset.queries.index("A set is a finite, iterable container.")
     document = dataset.documents[dataset.relevance[[query]].indices[0]]
     assert document.startswith("This class provides concrete generic implementations")
-
-
-def test_docstrings_import_nothing() -> None:
-    code = (
-        "import sys\nfrom probes.datasets import load_dataset\nload_dataset('docstrings')\n"
-        "assert not {'antigravity', 'this', 'tkinter', 'idlelib', 'turtle', 'nntplib'} & set(sys.modules)\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    environment = {"PYTHONPATH": str(bundled("probes")) + "/.."}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_docstring_pairs_grade_by_provenance() -> None:
@@ -259,3 +247,32 @@ def test_reference_is_prose_without_labels() -> None:
 def test_columns_of_a_builtin_set_are_refused() -> None:
     with pytest.raises(InputError, match="built in"):
         load_dataset("cities", text="text")
+
+
+@pytest.mark.parametrize(
+    ("docstring", "split"),
+    [
+        ("One sentence.", ("One sentence.", "")),
+        ("One.  Two, e.g. This. Three.", ("One.", "Two, e.g. This. Three.")),
+        ("Use it, e.g. Here. Two.", ("Use it, e.g. Here.", "Two.")),
+        (
+            "First line\n    goes on. Rest\n    too.\n\n    More.",
+            ("First line goes on.", "Rest too.\nMore."),
+        ),
+        ("name(a, b) -> int\n\nReturn it. Fast.", ("Return it.", "Fast.")),
+        (">>> f()\n1", None),
+        ("-----\n=====", None),
+        ("   ", None),
+    ],
+)
+def test_docstrings_split_at_the_first_sentence(
+    docstring: str, split: tuple[str, str] | None
+) -> None:
+    assert split_docstring(docstring) == split
+
+
+def test_long_bodies_are_cut_at_a_word() -> None:
+    split = split_docstring("Short. " + "Word " * 1000)
+    assert split is not None
+    assert 1990 <= len(split[1]) <= 2000
+    assert split[1].endswith("Word")
