@@ -10,6 +10,7 @@ import importlib.util
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -218,6 +219,25 @@ def _stoppable() -> Generator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _warnings_as_notes(run: Run, progress: Progress) -> Generator[None]:
+    """Warnings meant for users (texts that were cut, values that overflowed) go to the run's log and to the terminal as
+    one line each, without the place in our code that raised them."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_rest: Any, **_more: Any) -> None:
+        text = f"note: {message}"
+        if issubclass(category, UserWarning) and text not in seen:
+            seen.add(text)
+            run.note(str(message))
+            progress(0, None, text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
 def execute(
     analysis: Analysis,
     given: Mapping[str, Any],
@@ -245,7 +265,7 @@ def execute(
         if progress is not None:
             progress(done, total, text)
 
-    with _stoppable(), run:
+    with _stoppable(), _warnings_as_notes(run, tell), run:
         analysis.run(run, options, tell)
         tell(0, None, "writing the report")
         build_report(run.path)

@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from probes import analysis as analyses
 from probes.analysis import Analysis, Option
+from probes.cli.decision import print_decision
 from probes.cli.shell import console, errors, print_lines
 from probes.errors import InputError
 from probes.files import runs_dir
-from probes.report.data import RunData
-from probes.report.verdict import verdict
 from probes.runs import RunView, find_run
 
 RunsOption = Annotated[
@@ -80,29 +76,10 @@ def print_result(analysis: Analysis, path: Path) -> None:
     view = RunView(path)
     print_lines(analysis.summary(view))
     if view.decision is not None:
-        print_verdict(view)
+        print_decision(view)
     console.print(f"report:    {path / 'report.html'}", markup=False)
     parent = "" if path.parent == runs_dir() else f" --runs {path.parent}"
     console.print(f"dashboard: fathometer dashboard{parent}", markup=False)
-
-
-def print_verdict(view: RunView) -> None:
-    """The decision in words and as a small table, with what the user should know beside it."""
-    found = verdict(RunData.of(view))
-    console.print(f"\n{found.headline}", style="bold", markup=False)
-    for words in found.sentences:
-        console.print(words, markup=False)
-    if found.table is not None:
-        table = Table(box=box.SIMPLE, pad_edge=False)
-        for place, name in enumerate(found.table.columns):
-            right = place in found.table.numeric
-            table.add_column(name, justify="right" if right else "left", no_wrap=True)
-        for place, row in enumerate(found.table.rows):
-            table.add_row(*map(Text, row), style="bold" if place == found.table.strong else "")
-        console.print(table)
-    for caveat in (view.decision or {}).get("caveats", []):
-        console.print(f"note: {caveat}", style="dim", markup=False)
-    console.print()
 
 
 @contextmanager

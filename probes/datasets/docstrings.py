@@ -66,20 +66,17 @@ def docstrings(seed: int) -> Retrieval:
     """Queries are first sentences of public docstrings, documents the rest of each.
 
     Near-misses: the corpus also holds the bodies of private and special functions of the same modules and of docstrings
-    whose first sentence makes no query. Equal queries share their documents; groups are top-level modules. Nothing is
-    drawn at random: `seed` changes nothing.
+    whose first sentence makes no query. Equal queries share their documents. There are no groups: all queries are asked
+    of this one corpus, so the query, not its module, is what is drawn. `seed` changes nothing.
     """
     documents: dict[str, int] = {}
     queries: dict[str, int] = {}
-    modules: list[str] = []
     grades: dict[tuple[int, int], float] = {}
     for item in stdlib_docstrings():
         if not item.has_body:
             continue
         document = documents.setdefault(item.rest, len(documents))
         if _query_worthy(item):
-            if item.first not in queries:
-                modules.append(item.module)
             query = queries.setdefault(item.first, len(queries))
             grades[query, document] = 1.0
     numbers = [str(i) for i in range(max(len(queries), len(documents)))]
@@ -89,7 +86,6 @@ def docstrings(seed: int) -> Retrieval:
         (numbers[: len(documents)], list(documents)),
         grades,
         Source(PYTHON, python_version(), ("texts depend on the Python version: compare by hash",)),
-        modules,
     )
 
 

@@ -97,7 +97,7 @@ def layer_dim_grid(
     scores: list[Array] = []
     for done, (variant, layer) in enumerate(jobs):
         if progress:
-            progress(done, len(jobs), f"quality of layer {layer}, {variant or 'raw'}")
+            progress(done, len(jobs), "measuring quality at every layer and width")
         states = check_matrix(variants[variant][layer], f"layer {layer} ({variant or 'raw'})")
         dims = plan.widths(states.shape[1])
         cells = task.score(states, dims, fit)
@@ -107,7 +107,7 @@ def layer_dim_grid(
         candidates += [Candidate(variant, layer, m) for m in dims]
         scores.append(cells[task.primary])
     if progress:
-        progress(len(jobs), len(jobs), "quality measured")
+        progress(len(jobs), len(jobs), "measuring quality at every layer and width")
     last = max(variants[None])
     full = max(
         (c for c in candidates if c.variant is None and c.layer == last), key=lambda c: c.dim

@@ -133,7 +133,7 @@ def fit_translators(
     layers = sorted(pooled)[:-1]
     for done, layer in enumerate(layers):
         if progress:
-            progress(done, len(layers), f"translator of layer {layer}")
+            progress(done, len(layers), "fitting translators")
         states = pooled[layer]
         fitter = TranslatorFitter()
         for low in range(0, len(rows), _BLOCK):

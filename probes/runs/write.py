@@ -126,6 +126,11 @@ class Run:
         if new_text or time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
             self._write()
 
+    def note(self, text: str) -> None:
+        """Something a reader of the results must know: kept in `run.json`, shown in the report."""
+        self.info["warnings"] = [*self.info.get("warnings", []), text]
+        self._write()
+
     def log(self, text: str) -> None:
         """Append one line to `log.txt`."""
         with writing(self.path), (self.path / layout.LOG).open("a", encoding="utf-8") as handle:
