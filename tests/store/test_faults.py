@@ -228,3 +228,37 @@ def test_no_descriptor_leaks(tmp_path, writer):
         with faults.active(), contextlib.suppress(FathometerError):
             writer.capture(tmp_path / str(k), job)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_bytes_are_on_disk_before_anything_names_them(tmp_path, writer, monkeypatch):
+    """Power may fail at any moment: file synced, then renamed, then its folder synced; the shard before its record,
+    the records before the manifest."""
+    job, path, log = writer.Job(n=4, shard=2), tmp_path / "s", []
+    sync, replace = os.fsync, os.replace
+
+    def traced_sync(descriptor):
+        sync(descriptor)
+        log.append(("sync", os.fstat(descriptor).st_ino))
+
+    def traced_replace(source, target):
+        log.append(("rename", os.path.basename(target), os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", traced_sync)
+    monkeypatch.setattr(os, "replace", traced_replace)
+    writer.capture(path, job)
+    folder = {True: path.stat().st_ino, False: (path / "shards").stat().st_ino}
+    renames = [(i, *entry[1:]) for i, entry in enumerate(log) if entry[0] == "rename"]
+    assert len(renames) == 6
+    for i, name, inode in renames:
+        assert log[i - 1] == ("sync", inode), name
+        assert log[i + 1] == ("sync", folder[name in ("rows.parquet", "manifest.json")]), name
+    order = [name.split("-")[0] for _, name, _ in renames]
+    assert order == [
+        "000000",
+        "000000.json",
+        "000001",
+        "000001.json",
+        "rows.parquet",
+        "manifest.json",
+    ]
