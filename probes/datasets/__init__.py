@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probes.datasets.catalogue import DATASETS, DatasetEntry, builtin_datasets, register_dataset
-from probes.datasets.describe import dataset_entries, describe, list_datasets
+from probes.datasets.describe import dataset_entries, describe, describe_entry, list_datasets
 from probes.datasets.limit import limit_dataset
 from probes.datasets.load import load_dataset, load_texts
 from probes.datasets.splits import Parts, components, four_parts, group_folds
@@ -16,6 +16,7 @@ __all__ = [
     "components",
     "dataset_entries",
     "describe",
+    "describe_entry",
     "four_parts",
     "group_folds",
     "limit_dataset",

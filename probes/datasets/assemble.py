@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +11,14 @@ from scipy import sparse
 
 from probes.datasets.columns import Choice
 from probes.datasets.reading import Table
+from probes.datasets.values import (
+    clean_labels,
+    good_group,
+    good_label,
+    good_number,
+    good_text,
+    group_array,
+)
 from probes.errors import DataError
 from probes.types import (
     Dataset,
@@ -23,118 +29,6 @@ from probes.types import (
     TextPairs,
     TokenLabels,
 )
-
-_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0*)?")
-_MISSING = {"nan", "na", "n/a", "null", "none", "?"}
-LONG_GROUP = 64  # characters: longer names stay Python strings, a fixed-width array would be vast
-
-
-def good_text(value: Any, what: str, where: str) -> str:
-    """`value` if it is a text that can be encoded and holds more than white space."""
-    if value is None:
-        raise DataError(f"{where}: the {what} is missing: give it or remove the row")
-    if not isinstance(value, str):
-        raise DataError(f"{where}: the {what} is {type(value).__name__}, a string is needed")
-    if not value.strip():
-        raise DataError(f"{where}: the {what} is empty: give it or remove the row")
-    if "\0" in value:
-        raise DataError(f"{where}: the {what} holds a NUL character: remove it")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{where}: the {what} holds a lone surrogate at character {error.start}"
-            ) from None
-    return value
-
-
-def good_number(value: Any, what: str, where: str) -> float:
-    """`value` as a finite number."""
-    if value is None or value == "":
-        raise DataError(f"{where}: the {what} is missing: give it or remove the row")
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        shown = repr(value) if len(repr(value)) <= 40 else repr(value)[:37] + "..."
-        raise DataError(f"{where}: the {what} is {shown}, a number is needed") from None
-    if not math.isfinite(number):
-        raise DataError(f"{where}: the {what} is {number}, a finite number is needed")
-    return number
-
-
-def _good_group(value: Any, where: str) -> str:
-    if value is None or str(value).strip() == "":
-        raise DataError(f"{where}: the group is missing: give it or leave the column out")
-    return good_text(str(value), "group", where)
-
-
-def group_array(groups: Sequence[str]) -> NDArray[Any]:
-    """Group names (n,) as an array."""
-    longest = max(map(len, groups), default=0)
-    return np.asarray(groups, dtype=object if longest > LONG_GROUP else None)
-
-
-def _type_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true/false"
-    if isinstance(value, (int, float)):
-        return "number"
-    return "string" if isinstance(value, str) else type(value).__name__
-
-
-def _check_label(value: Any, where: str) -> Any:
-    missing = value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-    if missing or (isinstance(value, str) and not value.strip()):
-        raise DataError(f"{where}: the label is missing: give it or remove the row")
-    if not isinstance(value, (str, int, float)):
-        raise DataError(f"{where}: the label is {_type_of(value)}, a string or number is needed")
-    if isinstance(value, float) and value != int(value if math.isfinite(value) else 0):
-        raise DataError(
-            f"{where}: the label is {value}: classes are whole numbers or strings "
-            "(a score for two texts goes with text_a,text_b)"
-        )
-    return value
-
-
-def _clean_labels(labels: list[Any], lines: Sequence[int], table: Table) -> list[Any]:
-    """Labels of one type: numbers that came as text become integers, mixtures are refused."""
-    first = _type_of(labels[0])
-    for label, line in zip(labels, lines, strict=True):
-        if _type_of(label) != first:
-            raise DataError(
-                f"{table.where(line)}: the label {label!r} is a {_type_of(label)}, the labels "
-                f"above are of type {first}: make them all one type"
-            )
-    if first != "string":
-        return labels
-    plain = {label: label.strip() for label in dict.fromkeys(labels)}
-    odd = {label for label, text in plain.items() if not _WHOLE.fullmatch(text)}
-    if not odd:
-        return [int(float(plain[label])) for label in labels]
-    if len(odd) < len(plain):
-        for label, line in zip(labels, lines, strict=True):
-            if label in odd and plain[label].lower() in _MISSING:
-                raise DataError(
-                    f"{table.where(line)}: the label is {label!r} among numbers: give it or "
-                    "remove the row"
-                )
-    _refuse_fractions(labels, plain, lines, table)
-    return [plain[label] for label in labels]
-
-
-def _refuse_fractions(
-    labels: list[Any], plain: Mapping[str, str], lines: Sequence[int], table: Table
-) -> None:
-    """Text labels that are all numbers, some of them broken, are scores and no classes."""
-    try:
-        numbers = {label: float(text) for label, text in plain.items()}
-    except ValueError:
-        return
-    for label, line in zip(labels, lines, strict=True):
-        if math.isfinite(numbers[label]) and numbers[label] != int(numbers[label]):
-            _check_label(numbers[label], table.where(line))
-
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -151,7 +45,7 @@ def _groups(rows: list[str], choice: Choice) -> NDArray[Any] | None:
 
 def _take_group(groups: list[str], row: dict[str, Any], where: str) -> None:
     if "group" in row:
-        groups.append(_good_group(row["group"], where))
+        groups.append(good_group(row["group"], where))
 
 
 def _labelled(table: Table, choice: Choice, name: str, source: Source) -> LabelledTexts:
@@ -163,7 +57,7 @@ def _labelled(table: Table, choice: Choice, name: str, source: Source) -> Labell
     for line, row in _by_role(table, choice):
         where = table.where(line)
         texts.append(good_text(row["text"], "text", where))
-        label = _check_label(row["label"], where)
+        label = good_label(row["label"], where)
         if names is not None and isinstance(label, int):
             if not 0 <= label < len(names):
                 raise DataError(f"{where}: the label {label} has no name: remove the row")
@@ -172,7 +66,7 @@ def _labelled(table: Table, choice: Choice, name: str, source: Source) -> Labell
         _take_group(groups, row, where)
         lines.append(line)
     _not_empty(texts, table)
-    clean = _clean_labels(labels, lines, table)
+    clean = clean_labels(labels, lines, table)
     return LabelledTexts.make(name, texts, clean, _groups(groups, choice), source)
 
 
@@ -248,7 +142,7 @@ def _query_table(table: Table, choice: Choice, name: str, source: Source) -> Ret
         if known != grade:
             raise DataError(f"{where}: relevance {grade:g}, but {known:g} on {table.unit} {seen}")
         if "group" in row:
-            group = _good_group(row["group"], where)
+            group = good_group(row["group"], where)
             if groups.setdefault(q, group) != group:
                 raise DataError(f"{where}: the query was in group {groups[q]!r}, now {group!r}")
     _not_empty(list(queries), table)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from probes.datasets.catalogue import DatasetEntry, builtin_datasets
+from probes.files import sha256_texts
 from probes.types import Dataset, LabelledTexts, MinimalPairs, Retrieval, TextPairs, TokenLabels
 
 EXAMPLES = 3
@@ -44,20 +45,21 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def describe_texts(
-    name: str, texts: tuple[str, ...], licence: str = "not stated"
-) -> dict[str, Any]:
-    """The same for plain texts."""
-    from probes.files import sha256_texts
-
+def describe_entry(name: str, seed: int = 0) -> dict[str, Any]:
+    """The same for a built-in set by name, plain texts included; `summary` says what it is for."""
+    entry = builtin_datasets()[name]
+    built = entry.build(seed)
+    if not isinstance(built, tuple):
+        return {**describe(built), "summary": entry.summary}
     return {
         "name": name,
-        "kind": "texts",
-        "n": len(texts),
-        "licence": licence,
-        "hash": sha256_texts(texts),
-        "length_chars": _lengths(texts),
-        "examples": [{"text": _short(text)} for text in texts[:EXAMPLES]],
+        "kind": entry.kind,
+        "n": len(built),
+        "licence": entry.licence,
+        "hash": sha256_texts(built),
+        "length_chars": _lengths(built),
+        "examples": [{"text": _short(built[i])} for i in _spread(len(built))],
+        "summary": entry.summary,
     }
 
 

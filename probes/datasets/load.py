@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from probes.datasets.assemble import assemble, good_text
+from probes.datasets.assemble import assemble
 from probes.datasets.catalogue import build_dataset, build_texts, builtin_datasets
 from probes.datasets.columns import find_column, recognise
 from probes.datasets.folders import is_retrieval_folder, load_folder
 from probes.datasets.hub import hub_table
 from probes.datasets.reading import SUFFIXES, Table, decoded_lines, open_table
+from probes.datasets.values import good_text
 from probes.errors import DataError, InputError, unknown_name
 from probes.types import Dataset, Source
 

@@ -14,6 +14,7 @@ import pytest
 from probes.datasets import (
     builtin_datasets,
     describe,
+    describe_entry,
     four_parts,
     list_datasets,
     load_dataset,
@@ -242,6 +243,12 @@ def test_reference_is_prose_without_labels() -> None:
     assert len(texts) == len(set(texts)) > 500
     with pytest.raises(DataError, match="without labels"):
         load_dataset("reference")
+
+
+@pytest.mark.parametrize("name", list_datasets())
+def test_every_entry_can_be_shown(name: str) -> None:
+    told = json.loads(json.dumps(describe_entry(name), allow_nan=False))
+    assert {"kind", "n", "licence", "hash", "length_chars", "examples", "summary"} <= set(told)
 
 
 def test_columns_of_a_builtin_set_are_refused() -> None:
