@@ -11,11 +11,12 @@ HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
+from panels.icon import icon  # noqa: E402
 from panels.sidebar import sidebar  # noqa: E402
 
 st.set_page_config(
     page_title="Fathometer",
-    page_icon=":material/sailing:",
+    page_icon=icon(),  # drawn here: a named icon would be fetched from a font host
     layout="wide",
     menu_items={"Get help": None, "Report a bug": None, "About": None},
 )

@@ -176,26 +176,13 @@ def _controls(run: Shown, outcome: Outcome) -> tuple[str, Cell | None]:
     """Which state the map shows and which cell is picked; both by click, by keyboard and by URL."""
     data = run.data
     cells = _cells(data)
+    _follow_choice(run, outcome)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = _chosen(run, outcome)
-        start = (
-            chosen.variant
-            if chosen is not None and chosen.variant in data.variants
-            else data.variants[0]
-        )
-        variant = st.selectbox(
-            "State",
-            data.variants,
-            index=data.variants.index(start),
-            key="state",
-            bind="query-params",
-            width=180,
-        )
+        variant = st.selectbox("State", data.variants, key="state", bind="query-params", width=180)
         name = st.selectbox(
             "Picked cell",
             list(cells),
             index=None,
-            format_func=lambda key: cells[key].words() if key in cells else key,
             key="cell",
             bind="query-params",
             placeholder="Click the map, or choose",
@@ -205,6 +192,18 @@ def _controls(run: Shown, outcome: Outcome) -> tuple[str, Cell | None]:
             "Clear selection", on_click=_clear, disabled=name is None, icon=":material/close:"
         )
     return variant, cells.get(name) if name is not None else None
+
+
+def _follow_choice(run: Shown, outcome: Outcome) -> None:
+    """Show the state of the chosen cell whenever the choice moves to another one."""
+    chosen = _chosen(run, outcome)
+    if chosen is None or chosen.variant not in run.data.variants:
+        return
+    came_by_url = "_state_of" not in st.session_state and "state" in st.query_params
+    if st.session_state.get("_state_of") != (run.slug, chosen.variant):
+        st.session_state["_state_of"] = (run.slug, chosen.variant)
+        if not came_by_url:
+            st.session_state["state"] = chosen.variant
 
 
 def _chosen(run: Shown, outcome: Outcome) -> Cell | None:

@@ -53,9 +53,8 @@ def _table(views: list[RunView]) -> None:
     st.dataframe(
         frame,
         hide_index=True,
-        height=min(560, 40 + 35 * len(frame)),
+        height=min(560, 38 + 35 * len(frame)),
         column_config={
-            "created": st.column_config.DatetimeColumn("created (UTC)", format="YYYY-MM-DD HH:mm"),
             "MB": st.column_config.NumberColumn("MB", format="%.1f"),
         },
         on_select=_row_clicked,
@@ -76,18 +75,20 @@ def _row(view: RunView, size_bytes: int) -> dict[str, object]:
         "analysis": clean(info.get("analysis", ""), 40),
         "model": model_name(info),
         "data": ", ".join(dataset_names(info)),
-        "created": _moment(info.get("created")),
+        "created (UTC)": _moment(info.get("created")),
         "MB": size_bytes / 1e6,
         "note": clean(view.problem or info.get("message") or "", 200),
     }
 
 
-def _moment(text: object) -> datetime | None:
+def _moment(text: object) -> str:
+    """A time in UTC to the minute; it sorts as text, too."""
     try:
         moment = datetime.fromisoformat(str(text))
     except ValueError:
-        return None
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+        return ""
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment
+    return moment.strftime("%Y-%m-%d %H:%M")
 
 
 def _row_clicked() -> None:

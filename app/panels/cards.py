@@ -14,6 +14,7 @@ from probes.report.text import (
     milliseconds,
     number,
     percent,
+    sentence,
     times,
 )
 
@@ -29,56 +30,58 @@ def decision_cards(shown: Shown, outcome: Outcome) -> None:
                 "No exit keeps this budget. Use the full model, or ask for less.",
                 icon=":material/do_not_disturb_on:",
             )
-        st.text(outcome.reason)
+        st.text(sentence(outcome.reason))
         return
     numbers = outcome.numbers
-    time, speed = _times(shown, cell)
-    with st.grid(min_column_width=165):
-        st.metric("Stop after layer", f"{cell.layer} of {data.n_layers}", border=True)
-        of = "" if data.full is None else f" of {data.full.dim}"
-        st.metric(
-            "Keep dimensions", f"{cell.dim}{of}", border=True, help=f"State: {tag(cell.variant)}"
+    time, beside, speed, cost = _times(shown, cell)
+    full = data.at(data.full, data.grid("calibrate"))
+    wide = "" if data.full is None else f"of {data.n_layers} × {data.full.dim}, "
+    with st.grid(6, min_column_width=140):
+        _card(
+            "Layer × dimensions",
+            f"{cell.layer} × {cell.dim}",
+            f"{wide}{tag(cell.variant)}",
+            "Keep this many blocks and the first of the coordinates.",
         )
-        st.metric(
+        _card(
             "Quality kept",
             percent(numbers.get("calibrate_share")),
-            border=True,
-            delta=_kept(outcome),
-            delta_arrow="off",
-            delta_color="off",
-            help="Share of the full model’s quality on the calibrate part, with its one-sided lower limit.",
+            _kept(outcome),
+            "Share of the full model’s quality on the calibrate part, with its one-sided lower limit.",
         )
-        full = data.at(data.full, data.grid("calibrate"))
-        st.metric(
+        _card(
             _title(shown),
             number(numbers.get("calibrate_quality")),
-            border=True,
-            delta=None if full is None else f"full model {number(full.value)}",
-            delta_arrow="off",
-            delta_color="off",
-            help="On the calibrate part, which the test was made on.",
+            "" if full is None else f"full {number(full.value)}",
+            "On the calibrate part, which the test was made on.",
         )
-        st.metric(
+        _card(
             "Time per text",
-            time[0],
-            border=True,
-            delta=time[1],
-            delta_arrow="off",
-            delta_color="off",
-            help="Median from text to embedding, tokenising included, on the machine of the run.",
+            time,
+            beside,
+            "Median from text to embedding, tokenising included, on the machine of the run.",
         )
-        st.metric(
-            "Speed-up", speed, border=True, help="Time of the full model over time of this exit."
-        )
-        st.metric(
+        _card("Speed-up", speed, cost, "Time of the full model over time of this exit.")
+        _card(
             "Confidence",
             level(outcome.budget.confidence),
-            border=True,
-            delta=outcome.budget.guarantee,
-            delta_arrow="off",
-            delta_color="off",
-            help="finite-sample: holds at this sample size. asymptotic: rests on a bootstrap.",
+            outcome.budget.guarantee,
+            "finite-sample: holds at this sample size. asymptotic: rests on a bootstrap.",
         )
+
+
+def _card(label: str, value: str, below: str, explained: str) -> None:
+    """One number with what it is to be compared with."""
+    st.metric(
+        label,
+        value,
+        border=True,
+        delta=below or None,
+        delta_arrow="off",
+        delta_color="off",
+        help=explained,
+        height="stretch",
+    )
 
 
 def _title(shown: Shown) -> str:
@@ -86,21 +89,22 @@ def _title(shown: Shown) -> str:
     return tag(str(data.measure(data.quality)["title"])) if data.quality else "Quality"
 
 
-def _kept(outcome: Outcome) -> str | None:
+def _kept(outcome: Outcome) -> str:
     bound = outcome.numbers.get("bound")
     if is_number(bound):
         return f"at least {percent(bound)}"
     excess = outcome.numbers.get("estimate")
-    return f"mean loss + {number(excess)}" if is_number(excess) else None
+    return f"mean loss + {number(excess)}" if is_number(excess) else ""
 
 
-def _times(shown: Shown, cell: Cell) -> tuple[tuple[str, str | None], str]:
+def _times(shown: Shown, cell: Cell) -> tuple[str, str, str, str]:
+    """Time per text, the full model's, the speed-up, and the share of the full time."""
     latency, share = shown.data.cost("latency_p50_ms"), shown.data.cost("relative_cost")
     full = latency.get(max(latency)) if latency else None
-    time = milliseconds(latency.get(cell.layer))
-    beside = None if full is None else f"full model {milliseconds(full)}"
+    beside = "" if full is None else f"full {milliseconds(full)}"
     cost = share.get(cell.layer)
-    return (time, beside), times(1 / cost if cost else None)
+    part = "" if cost is None else f"{percent(cost, 0)} of the time"
+    return milliseconds(latency.get(cell.layer)), beside, times(1 / cost if cost else None), part
 
 
 def picked_cell(shown: Shown, outcome: Outcome, cell: Cell) -> None:
@@ -111,14 +115,14 @@ def picked_cell(shown: Shown, outcome: Outcome, cell: Cell) -> None:
         st.text("This run has no such cell.")
         return
     share = None if full is None or full.value <= 0 else point.value / full.value
-    time, speed = _times(shown, cell)
-    with st.grid(min_column_width=150):
+    time, _, speed, _ = _times(shown, cell)
+    with st.grid(5, min_column_width=140):
         st.metric("Picked", f"{cell.layer} × {cell.dim}")
         span = interval(point.low, point.high)
         st.metric(
             "Quality", number(point.value), delta=span or None, delta_arrow="off", delta_color="off"
         )
         st.metric("Of full", percent(share))
-        st.metric("Time per text", time[0])
+        st.metric("Time per text", time)
         st.metric("Speed-up", speed)
     st.text(f"{cell.variant}, at this budget: {outcome.result_of(cell)}.")

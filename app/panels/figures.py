@@ -98,10 +98,11 @@ def _dressed(card: FigureCard) -> Any:
             "y": 1,
             "yref": "container",
             "yanchor": "top",
-            "font": {"size": 15},
+            "font": {"size": 16},
         },
-        margin_t=(figure.layout.margin.t or 40) + 34,
-        height=(figure.layout.height or 400) + 30,
+        margin_t=(figure.layout.margin.t or 20) + 26,
+        height=(figure.layout.height or 400) + 20,
+        font_family='"Source Sans", sans-serif',
     )
     return figure
 

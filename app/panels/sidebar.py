@@ -12,7 +12,7 @@ from panels.words import tag
 from probes.exits.walk import Budget
 
 _COLOURS = {"finished": "green", "running": "blue", "failed": "red", "interrupted": "orange"}
-CONFIDENCES = (0.8, 0.9, 0.95, 0.99)
+CONFIDENCES = (80, 90, 95, 99)  # percent
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,10 @@ def sidebar() -> Choice:
             st.caption("No runs yet.")
             return Choice(None, None, Budget())
         names = [view.slug for view in views]
-        marks = {
-            view.slug: "" if view.status == "finished" else f"  ({view.status})" for view in views
-        }
         slug = st.selectbox(
             "Run",
             names,
             index=_first_good([view.status for view in views]),
-            format_func=lambda name: name + marks.get(name, ""),
             key="run",
             bind="query-params",
         )
@@ -48,7 +44,6 @@ def sidebar() -> Choice:
             "Compare with",
             others,
             index=None,
-            format_func=lambda name: name + marks.get(name, ""),
             key="with",
             bind="query-params",
             placeholder="nothing" if others else "no other run",
@@ -79,7 +74,7 @@ def _budget(run: Shown) -> Budget:
             "Keep at least this share of full quality (%)",
             50.0,
             100.0,
-            step=0.5,
+            step=0.5 if own.min_quality * 200 % 1 < 1e-9 else 0.1,
             format="%.1f",
             key="keep",
             bind="query-params",
@@ -97,21 +92,21 @@ def _budget(run: Shown) -> Budget:
         )
         budget = {"max_loss": lost}
     sure = st.select_slider(
-        "Confidence",
+        "Confidence (%)",
         CONFIDENCES,
-        format_func=lambda value: f"{value:.0%}",
         key="sure",
         bind="query-params",
     )
     st.caption(
         "A guarantee holds for a budget fixed beforehand. Moving the slider until something fits does not carry it."
     )
-    return Budget(**budget, confidence=sure)
+    return Budget(**budget, confidence=sure / 100)
 
 
 def _defaults(own: Budget) -> dict[str, float]:
-    sure = min(CONFIDENCES, key=lambda value: abs(value - own.confidence))
-    keep = min(100.0, max(50.0, round(own.min_quality * 200) / 2))
+    """Slider positions of a budget; in the URL they are plain numbers."""
+    sure = min(CONFIDENCES, key=lambda value: abs(value / 100 - own.confidence))
+    keep = min(100.0, max(50.0, round(own.min_quality * 1000) / 10))
     lose = min(0.5, max(0.005, round((own.max_loss or 0.05) * 200) / 200))
     return {"sure": sure, **({"keep": keep} if own.max_loss is None else {"lose": lose})}
 

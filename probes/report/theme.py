@@ -37,6 +37,12 @@ def series_style(name: str, names: list[str]) -> dict[str, str]:
     }
 
 
+def layer_ticks(last: int) -> dict[str, Any]:
+    """Ticks of an axis over layers 0 to `last`: every layer while there is room, never turned on their side."""
+    step = 1 if last <= 13 else 2 if last <= 20 else 5
+    return {"tick0": 0, "dtick": step, "tickangle": 0}
+
+
 def faded(colour: str, alpha: float = 0.18) -> str:
     """`#rrggbb` as a translucent fill for a band.
 
@@ -72,7 +78,12 @@ def template(scheme: Scheme) -> dict[str, Any]:
                 "font": {"color": tone["ink"], "family": FONT},
                 "align": "left",
             },
-            "legend": {"bgcolor": "rgba(0,0,0,0)"},
+            "legend": {"bgcolor": "rgba(0,0,0,0)", "itemwidth": 30, "font": {"size": 12}},
+            "modebar": {
+                "bgcolor": "rgba(0,0,0,0)",
+                "color": tone["axis"],
+                "activecolor": tone["ink"],
+            },
             "coloraxis": {"colorbar": {"outlinewidth": 0, "tickcolor": tone["axis"]}},
         }
     }

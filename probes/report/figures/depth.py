@@ -16,6 +16,7 @@ from probes.report.figures.marks import (
 )
 from probes.report.frames import column, only, points
 from probes.report.text import label, number
+from probes.report.theme import layer_ticks
 
 HOW_TO_READ = (
     "Higher is better; the band is the 95 % interval. Dotted uprights are the depths one would take without measuring "
@@ -41,13 +42,12 @@ def quality_over_layers(
     mark_chance(chart, data, data.quality)
     title = data.title(data.quality)
     chart.update_layout(
-        height=430,
-        margin={"l": 70, "r": 110, "t": 52, "b": 96},
+        height=410,
+        margin={"l": 70, "r": 24, "t": 48, "b": 84},
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     )
     last = int(column(data.all, "layer").max())
-    ticks = 1 if last <= 20 else 2
-    chart.update_xaxes(title_text="layer", range=[-0.3, last + 0.3], dtick=ticks, tick0=0)
+    chart.update_xaxes(title_text="layer", range=[-0.3, last + 0.3], **layer_ticks(last))
     chart.update_yaxes(title_text=label(title))
     return FigureCard(
         "quality-depth",

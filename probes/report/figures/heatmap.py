@@ -17,7 +17,7 @@ from probes.report.figures.card import Figure, FigureCard, Marks, figure, listed
 from probes.report.figures.marks import outline
 from probes.report.frames import column, names, only, points, where
 from probes.report.text import label, number
-from probes.report.theme import MAGNITUDE
+from probes.report.theme import MAGNITUDE, layer_ticks
 
 _ROOM = 27  # cells in a row that still leave room for a number in each
 _ROW = 34  # pixels per row of cells
@@ -50,7 +50,7 @@ class _Panels:
 
     @property
     def height(self) -> int:
-        return 92 + self.shape[0] * (len(self.dims) * _ROW + 62)
+        return (92 if len(self.variants) > 1 else 68) + self.shape[0] * (len(self.dims) * _ROW + 62)
 
     @property
     def numbered(self) -> bool:
@@ -88,7 +88,9 @@ def layer_dim_heatmap(
             if cell is not None and cell.variant == variant and cell.dim in data.dims:
                 outline(chart, cell.layer, data.dims.index(cell.dim), dash=dash, **panels.place(at))
     values = column(data.all, "value")
-    _colours(chart, panels.height, limits or (float(values.min()), float(values.max())))
+    found = limits or (float(values.min()), float(values.max()))
+    _colours(chart, panels.height, found, several=len(shown) > 1)
+    chart.update_annotations(font_size=13)
     title = data.title(data.quality)
     rows = where(data.all, np.isin(names(data.all, "variant"), shown))
     return FigureCard(
@@ -126,8 +128,7 @@ def _add_panel(chart: Figure, rows: pd.DataFrame, panels: _Panels, at: int) -> N
     chart.update_xaxes(
         title_text="layer" if place["row"] == panels.shape[0] else None,
         range=[-0.5, count - 0.5],
-        dtick=1 if count <= 20 else 2 if count <= 40 else 5,
-        tick0=0,
+        **layer_ticks(count - 1),
         **plain,
     )
     chart.update_yaxes(
@@ -153,10 +154,10 @@ def _numbers(values: NDArray[np.float64]) -> list[list[str]]:
     return [["" if np.isnan(v) else number(v, 2) for v in row] for row in values]
 
 
-def _colours(chart: Figure, height: int, limits: tuple[float, float]) -> None:
+def _colours(chart: Figure, height: int, limits: tuple[float, float], *, several: bool) -> None:
     chart.update_layout(
         height=height,
-        margin={"l": 64, "r": 24, "t": 44, "b": 56},
+        margin={"l": 64, "r": 24, "t": 44 if several else 20, "b": 56},
         coloraxis={
             "colorscale": MAGNITUDE,
             "cmin": limits[0],

@@ -11,7 +11,7 @@ from probes.report.figures.card import FigureCard, Marks, figure
 from probes.report.figures.marks import name_depths
 from probes.report.frames import column
 from probes.report.text import milliseconds, percent
-from probes.report.theme import ACCENT, NEUTRAL, PALETTE, SELECTED
+from probes.report.theme import ACCENT, NEUTRAL, PALETTE, SELECTED, layer_ticks
 
 HOW_TO_READ = (
     "Time from text to embedding when the model is cut after this layer, measured on the machine of the run. "
@@ -57,15 +57,14 @@ def latency_per_layer(data: RunData, marks: Marks | None = None) -> FigureCard |
         )
     )
     name_depths(chart, marks, lift=4)
-    chart.update_layout(height=360, margin={"l": 70, "r": 24, "t": 40, "b": 60}, showlegend=False)
+    chart.update_layout(height=360, margin={"l": 70, "r": 24, "t": 28, "b": 56}, showlegend=False)
     last = max(median)
-    ticks = 1 if last <= 20 else 2
-    chart.update_xaxes(title_text="layer", dtick=ticks, tick0=0, range=[-0.5, last + 0.5])
+    chart.update_xaxes(title_text="layer", range=[-0.5, last + 0.5], **layer_ticks(last))
     chart.update_yaxes(title_text="milliseconds per text", rangemode="tozero")
     first = min(median)
     return FigureCard(
         "latency",
-        "Latency by exit layer (ms per text, median and 95th percentile)",
+        "Latency by exit layer (ms per text)",
         chart,
         HOW_TO_READ,
         f"Bars of median latency from {milliseconds(median[first])} at layer {first} "

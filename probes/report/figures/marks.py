@@ -70,7 +70,11 @@ def add_line(
             legendgroup=name,
             mode="lines+markers",
             line={"color": style["color"], "dash": style["dash"], "width": 2.5},
-            marker={"symbol": style["symbol"], "size": 8, "color": style["color"]},
+            marker={
+                "symbol": style["symbol"],
+                "size": 8 if len(rows) <= 14 else 5,
+                "color": style["color"],
+            },
             customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
         ),
@@ -118,14 +122,14 @@ def mark_budget(chart: Figure, data: RunData, marks: Marks) -> None:
     line = {"color": NEUTRAL, "width": 1.5, "dash": "longdash"}
     chart.add_hline(y=goal, line=line, layer="below")
     chart.add_annotation(
-        x=1,
+        x=0,
         xref="paper",
         xanchor="left",
-        xshift=6,
+        xshift=4,
         y=goal,
+        yanchor="bottom",
         showarrow=False,
-        align="left",
-        text=f"{level(marks.budget)} of full<br>= {number(goal)}",
+        text=f"{level(marks.budget)} of full = {number(goal)}",
         font={"color": NEUTRAL, "size": 12},
     )
 

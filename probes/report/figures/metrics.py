@@ -12,6 +12,7 @@ from probes.report.figures.card import Figure, FigureCard, Marks, figure, listed
 from probes.report.figures.marks import add_line, mark_chance, mark_depths
 from probes.report.frames import column, names, only
 from probes.report.text import clean, label, significant
+from probes.report.theme import layer_ticks
 
 _PANEL = 190  # pixels of height per panel
 _WARNING = "These are diagnostics and choose nothing: over tasks and model sizes they are poor predictors of quality."
@@ -47,14 +48,12 @@ def layer_metrics(data: RunData, marks: Marks | None = None) -> FigureCard | Non
         mark_chance(chart, data, name, **place)
         mark_depths(chart, marks, **place)
         title = "layer" if at + columns >= len(tables) else None
-        ticks = 1 if last <= 12 else 5
-        chart.update_xaxes(
-            range=[-0.3, last + 0.3], dtick=ticks, tick0=0, title_text=title, **place
-        )
+        chart.update_xaxes(range=[-0.3, last + 0.3], title_text=title, **layer_ticks(last), **place)
     _one_legend(chart, series)
+    chart.update_annotations(font_size=13)
     chart.update_layout(
         height=height,
-        margin={"l": 60, "r": 24, "t": 40, "b": 60 if len(series) == 1 else 96},
+        margin={"l": 60, "r": 24, "t": 40, "b": 60 if len(series) == 1 else 84},
         legend={"orientation": "h", "x": 0, "y": -64 / height, "yanchor": "top"},
     )
     summaries = " ".join(_summary(data, name) for name in tables)

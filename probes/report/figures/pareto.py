@@ -60,8 +60,8 @@ def quality_latency(data: RunData, marks: Marks | None = None) -> FigureCard | N
     mark_budget(chart, data, marks)
     title, cost_title = data.title(data.quality), data.title(measure)
     chart.update_layout(
-        height=430,
-        margin={"l": 70, "r": 110, "t": 28, "b": 96},
+        height=410,
+        margin={"l": 70, "r": 24, "t": 20, "b": 84},
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     )
     chart.update_xaxes(title_text=label(_axis_title(measure, cost_title)), rangemode="tozero")
@@ -86,7 +86,7 @@ def _steps(front: pd.DataFrame) -> Any:
         x=column(front, "cost"),
         y=column(front, "value"),
         mode="lines",
-        name="best at its price",
+        showlegend=False,
         line={"color": NEUTRAL, "width": 1.5, "shape": "hv"},
         hoverinfo="skip",
     )
@@ -112,7 +112,11 @@ def _add_points(
             text=[str(layer) if layer % every == 0 else "" for layer in layers],
             textposition="top left",
             textfont={"size": 11, "color": style["color"]},
-            marker={"color": style["color"], "symbol": style["symbol"], "size": 9},
+            marker={
+                "color": style["color"],
+                "symbol": style["symbol"],
+                "size": 9 if every == 1 else 6,
+            },
             customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
         )
@@ -130,7 +134,7 @@ def _ring(
             x=[costs[point.layer]],
             y=[point.value],
             mode="markers",
-            name=word,
+            showlegend=False,
             marker={
                 "symbol": "circle-open",
                 "size": 20 if word == "chosen" else 15,
