@@ -230,7 +230,9 @@ def hf_model(name: str, seed: int = 0) -> transformers.PreTrainedModel:
     config = getattr(transformers, config_class)(**fields)
     for field in fields:
         assert field in config.to_dict(), f"{config_class} has no field {field}"
-    model = getattr(transformers, model_class)(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # some initial values stay, such as those of state-space models
+        model = getattr(transformers, model_class)(config)
     size = sum(parameter.numel() for parameter in model.parameters())
     assert size <= MAX_PARAMETERS, f"{name} has {size:,} parameters: a field name is wrong"
     _randomise(model, seed)

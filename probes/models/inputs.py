@@ -13,6 +13,8 @@ from probes.errors import ModelError
 from probes.models.trace import first_tensor
 
 TRIAL_TOKENS = 7
+# Passed also to a forward that only says **kwargs.
+_ALWAYS = ("input_ids", "pixel_values", "attention_mask", "output_hidden_states")
 _SPECIAL = ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_start")
 
 
@@ -34,12 +36,28 @@ def accepts(module: nn.Module, argument: str) -> bool:
 
 def call_arguments(base: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` without what the backbone does not take, and without a cache, which capture never needs."""
+    parameters = inspect.signature(base.forward).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     arguments = {
-        name: value for name, value in given.items() if value is not None and accepts(base, name)
+        name: value
+        for name, value in given.items()
+        if value is not None and (name in parameters or (open_ended and name in _ALWAYS))
     }
-    if accepts(base, "use_cache"):
+    if "use_cache" in parameters:
         arguments["use_cache"] = False
     return arguments
+
+
+def pad_id(tokenizer: Any, model: nn.Module) -> int:
+    """The token id to pad with; any will do where there is none, since padding is masked."""
+    config = text_config(model)
+    rows = getattr(config, "vocab_size", None)
+    for source in (tokenizer, config):
+        token = getattr(source, "pad_token_id", None)
+        # a [PAD] added to a tokenizer alone has no row in the embedding table
+        if isinstance(token, int) and 0 <= token < (rows or token + 1):
+            return token
+    return 0
 
 
 def run_base(base: nn.Module, given: Mapping[str, Any]) -> Tensor:

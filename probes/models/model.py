@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from probes.errors import DoesNotApply, ModelError, NonFiniteError
 from probes.models.embedding import EmbeddingSpec
 from probes.models.find import find_structure
-from probes.models.inputs import call_arguments, takes_pixels, text_config, trial_inputs
+from probes.models.inputs import call_arguments, pad_id, takes_pixels, text_config, trial_inputs
 from probes.models.selfcheck import check_layers, check_sites, find_padding
 from probes.models.structure import Structure
 
@@ -105,13 +105,7 @@ class Model:
     @property
     def pad_id(self) -> int:
         """The token id to pad with; any will do where there is none, since padding is masked."""
-        config = text_config(self.hf_model)
-        for source in (self.tokenizer, config):
-            token = getattr(source, "pad_token_id", None)
-            # a [PAD] added to a tokenizer alone has no row in the embedding table
-            if isinstance(token, int) and 0 <= token < getattr(config, "vocab_size", token + 1):
-                return token
-        return 0
+        return pad_id(self.tokenizer, self.hf_model)
 
     @property
     def weights_hash(self) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.errors import ModelError
-from probes.models.inputs import accepts, call_arguments, plain_ids, run_base, text_config
+from probes.models.inputs import accepts, call_arguments, pad_id, plain_ids, run_base
 from probes.models.structure import BLOCK_SITES, Structure
 from probes.models.trace import first_tensor, with_first_tensor
 
@@ -59,7 +59,7 @@ def check_layers(structure: Structure, inputs: dict[str, Tensor], name: str) -> 
     """Layers 0…L equal the model's own `hidden_states` (the last one after the final norm)."""
     base = structure.base
     with torch.no_grad(), collecting_layers(structure) as states:
-        output = base(**call_arguments(base, inputs), output_hidden_states=True)
+        output = base(**call_arguments(base, {**inputs, "output_hidden_states": True}))
         own: tuple[Tensor, ...] | None = getattr(output, "hidden_states", None)
         exits = structure.apply_tail(states[-1])
     if own is None:
@@ -176,10 +176,7 @@ def find_padding(base: nn.Module, model: nn.Module, tokenizer: Any) -> tuple[tup
     ids = plain_ids(model, 5).to(next(model.parameters()).device)
     mask = torch.ones_like(ids)
     alone = run_base(base, {"input_ids": ids[None], "attention_mask": mask[None]})[0]
-    pad = getattr(tokenizer, "pad_token_id", None)
-    if pad is None:
-        pad = getattr(text_config(model), "pad_token_id", None)
-    filler = ids.new_full((_PADDED,), pad if isinstance(pad, int) and pad >= 0 else 0)
+    filler = ids.new_full((_PADDED,), pad_id(tokenizer, model))
     padded = torch.stack([torch.cat([ids, filler]), torch.cat([filler, ids])])
     masked = torch.stack([torch.cat([mask, 0 * filler]), torch.cat([0 * filler, mask])])
     best: tuple[tuple[str, ...], bool] = ((), False)
