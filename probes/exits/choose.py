@@ -150,6 +150,7 @@ def _share_draws(
     full = scores.draws([scores.full], rows, resamples)[0]
     chance = resamples.means(scores.task.chance(rows, parts["fit"])[None, :])[0]
     shares = _ratio(scores.draws(wanted, rows, resamples), full)
+    shares[wanted.index(scores.full)] = 1.0  # by definition, free of rounding
     return pd.DataFrame(
         {FULL: full - chance, **{c.name: line for c, line in zip(wanted, shares, strict=True)}}
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating[Any]]
 Progress = Callable[[int, int, str], None]
-Call = Callable[[Sequence[str]], object]
+Call = Callable[[Sequence[str]], Any]
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,6 @@ def _embedder(
     model: Model, k: int, pooling: str | None, translator: Translator | None, max_length: int | None
 ) -> Call:
     """Texts to embeddings by the model stopped after k blocks."""
-    import torch
-
     from probes.capture import Place, TorchRunner
     from probes.capture.capture import default_batch_tokens
     from probes.capture.shard import Job, run_batch
@@ -171,20 +169,21 @@ def _embedder(
     if translator is not None:
         linear = tuple(np.asarray(part, dtype=np.float32) for part in translator.as_linear())
 
-    def embed(texts: Sequence[str]) -> object:
+    def embed(texts: Sequence[str]) -> Array:
         source = TextSource(texts, encoder, model.pad_id)
         job = Job(model, source, (place,), pooling or model.embedding.pooling, plan)
-        rows: list[Array] = []
-        for one in source.load(0, len(texts), plan):
+        parts: list[Array] = []
+        batches = source.load(0, len(texts), plan)
+        for one in batches:
             run_batch(
                 job,
                 runner,
                 one,
-                lambda _place, pooled, _keep: rows.append(pooled.cpu().float().numpy()),
+                lambda _place, states, _keep: parts.append(states.cpu().float().numpy()),
             )
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)
-        pooled = np.concatenate(rows)
+        pooled = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
+        for one, states in zip(batches, parts, strict=True):  # batches are sorted by length
+            pooled[one.rows] = states
         return model.embed(pooled) if linear is None else pooled @ linear[0] + linear[1]
 
     return embed

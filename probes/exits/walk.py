@@ -36,6 +36,7 @@ CHAIN_COLUMNS = (
     "calibrate_share",
 )
 _LARGEST_SAMPLE = 10**7
+ROUNDING = 1e-12  # a share this little below the asked one is equal to it
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _share_test(draws: pd.DataFrame, budget: Budget, delta: float) -> Test:
 
     def test(name: str, share: float) -> dict[str, Any]:
         shares = np.sort(draws[name].to_numpy(dtype=float))
-        below = int(np.searchsorted(shares, budget.min_quality, side="left"))
+        below = int(np.searchsorted(shares, budget.min_quality - ROUNDING, side="left"))
         bound = float(shares[rank - 1]) if rank >= 1 else None
         return {
             "estimate": share,
@@ -191,16 +192,22 @@ def mean_excess(losses: pd.DataFrame, name: str) -> tuple[float, int]:
     """Mean over clusters of the clipped excess loss of candidate `name`, and the number of clusters."""
     excess = np.clip(losses[name].to_numpy(dtype=float) - losses[FULL].to_numpy(dtype=float), 0, 1)
     code = np.unique(losses[CLUSTER].to_numpy(), return_inverse=True)[1]
-    units = np.bincount(code, weights=excess) / np.bincount(code)
+    return _cluster_mean(excess, code)
+
+
+def _cluster_mean(values: Array, code: NDArray[np.integer[Any]]) -> tuple[float, int]:
+    units = np.bincount(code, weights=values) / np.bincount(code)
     return float(units.mean()), len(units)
 
 
 def _loss_test(losses: pd.DataFrame, budget: Budget, delta: float) -> Test:
     assert budget.max_loss is not None
     epsilon = budget.max_loss
+    code = np.unique(losses[CLUSTER].to_numpy(), return_inverse=True)[1]
+    full = losses[FULL].to_numpy(dtype=float)
 
     def test(name: str, share: float) -> dict[str, Any]:
-        risk, n = mean_excess(losses, name)
+        risk, n = _cluster_mean(np.clip(losses[name].to_numpy(dtype=float) - full, 0, 1), code)
         p = hoeffding_bentkus(risk, n, epsilon)
         return {"estimate": risk, "bound": None, "p": p, "fits": p <= delta}
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -44,7 +48,9 @@ def _retrieval_task(n, m, rng, latent=16, graded=True):
     if graded:
         relevance[np.arange(n), (target + 1) % m] = 1.0
     states = np.concatenate([queries, documents])
-    task = RetrievalTask("search", np.arange(n), n + np.arange(m), sparse.csr_array(relevance), np.arange(n))
+    task = RetrievalTask(
+        "search", np.arange(n), n + np.arange(m), sparse.csr_array(relevance), np.arange(n)
+    )
     return task, states
 
 
@@ -74,3 +80,21 @@ def retrieval_task():
 @pytest.fixture
 def classification_task():
     return _classification_task
+
+
+@pytest.fixture(scope="session")
+def zoo():
+    """Tiny random-weight models (tests/zoo.py)."""
+    if "zoo" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("zoo", Path(__file__).parents[1] / "zoo.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["zoo"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["zoo"]
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FATHOMETER_CACHE", str(tmp_path / "cache"))

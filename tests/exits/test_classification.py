@@ -33,12 +33,16 @@ def test_predictions_equal_sklearn_at_every_width(rng, monkeypatch, classificati
         np.testing.assert_array_equal(found[step, rest], expected[rest])
 
 
-def test_rows_of_the_fit_part_are_predicted_without_their_cluster(rng, monkeypatch, classification_task):
+def test_rows_of_the_fit_part_are_predicted_without_their_cluster(
+    rng, monkeypatch, classification_task
+):
     """Against refitting without the cluster, the scaling kept, for clusters of different sizes."""
     monkeypatch.setattr(classification, "LAMBDAS", np.array([0.02]))
     task, X = classification_task(70, 12, rng, 3)
     fit = np.arange(50)
-    clusters = np.concatenate([np.repeat(np.arange(10), 3), 10 + np.arange(20), 100 + np.arange(20)])
+    clusters = np.concatenate(
+        [np.repeat(np.arange(10), 3), 10 + np.arange(20), 100 + np.arange(20)]
+    )
     found = predict_classes(X, task.labels, 3, [12], fit, clusters)[0]
     Z = StandardScaler().fit(X[fit]).transform(X)
     targets = np.where(task.labels[:, None] == np.arange(3), 1.0, -1.0)
@@ -68,7 +72,9 @@ def test_penalty_is_the_one_of_least_leave_one_out_error(rng, monkeypatch, class
     monkeypatch.setattr(classification, "LAMBDAS", some)
     chosen = predict_classes(X, task.labels, 2, [60], fit, task.clusters)
     monkeypatch.setattr(classification, "LAMBDAS", np.array([best]))
-    np.testing.assert_array_equal(chosen, predict_classes(X, task.labels, 2, [60], fit, task.clusters))
+    np.testing.assert_array_equal(
+        chosen, predict_classes(X, task.labels, 2, [60], fit, task.clusters)
+    )
 
 
 def test_twins_across_classes_do_not_leak(rng):
@@ -88,7 +94,9 @@ def test_twins_across_classes_do_not_leak(rng):
 def test_constant_coordinates_do_no_harm(rng, classification_task):
     task, X = classification_task(100, 10, rng, 3)
     fit = np.arange(60)
-    with_dead = np.concatenate([X, np.full((100, 3), 7.0) + 1e-14 * rng.normal(size=(100, 3))], axis=1)
+    with_dead = np.concatenate(
+        [X, np.full((100, 3), 7.0) + 1e-14 * rng.normal(size=(100, 3))], axis=1
+    )
     a = predict_classes(X, task.labels, 3, [10], fit, task.clusters)
     b = predict_classes(with_dead, task.labels, 3, [13], fit, task.clusters)
     np.testing.assert_array_equal(a, b)
@@ -105,7 +113,9 @@ def test_balanced_accuracy_and_its_draws_equal_sklearn(rng, classification_task)
     draws = task.draws("balanced_accuracy", right, rows, drawn)
     for j in range(30):
         again = np.repeat(rows, drawn.counts[:, j])
-        assert draws[0, j] == pytest.approx(balanced_accuracy_score(task.labels[again], predicted[0, again]))
+        assert draws[0, j] == pytest.approx(
+            balanced_accuracy_score(task.labels[again], predicted[0, again])
+        )
 
 
 def test_one_class_or_one_group_in_the_fit_part_is_refused(rng, classification_task):

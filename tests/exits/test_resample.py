@@ -58,7 +58,9 @@ def test_clusters_are_drawn_whole(rng):
     for c in np.unique(clusters):
         members = counts[clusters == c]
         assert (members == members[0]).all()
-    assert (np.stack([counts[clusters == c][0] for c in np.unique(clusters)]).sum(axis=0) == 10).all()
+    assert (
+        np.stack([counts[clusters == c][0] for c in np.unique(clusters)]).sum(axis=0) == 10
+    ).all()
 
 
 def test_clusters_widen_the_interval_of_repeated_examples(rng):

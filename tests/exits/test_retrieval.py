@@ -46,7 +46,9 @@ def test_ranks_with_many_relevant_documents_and_ties(rng):
     queries, documents = np.arange(10), np.arange(10, 60)
     found = relevant_ranks(states, queries, documents, relevance, [1, 2])
     for step, m in enumerate([1, 2]):
-        np.testing.assert_array_equal(found[step], brute_ranks(states, queries, documents, relevance, m))
+        np.testing.assert_array_equal(
+            found[step], brute_ranks(states, queries, documents, relevance, m)
+        )
 
 
 def test_equal_documents_share_one_row_and_tie(rng):
@@ -54,7 +56,9 @@ def test_equal_documents_share_one_row_and_tie(rng):
     documents = np.array([4, 5, 4, 6, 5, 4])
     relevance = sparse.csr_array(np.array([[0, 0, 1, 0, 1, 0]] * 4, dtype=float))
     found = relevant_ranks(states, np.arange(4), documents, relevance, [8])
-    np.testing.assert_array_equal(found[0], brute_ranks(states, np.arange(4), documents, relevance, 8))
+    np.testing.assert_array_equal(
+        found[0], brute_ranks(states, np.arange(4), documents, relevance, 8)
+    )
 
 
 def test_a_collapsed_space_scores_lowest():
@@ -77,12 +81,16 @@ def test_ndcg_equals_sklearn_without_ties(rng):
     unit = states / np.linalg.norm(states, axis=1, keepdims=True)
     ours = ranking_measures(found, relevance)["ndcg_at_10"][0]
     for q in range(n):
-        assert ours[q] == pytest.approx(ndcg_score(dense[q : q + 1], unit[q : q + 1] @ unit[n:].T, k=10))
+        assert ours[q] == pytest.approx(
+            ndcg_score(dense[q : q + 1], unit[q : q + 1] @ unit[n:].T, k=10)
+        )
 
 
 def test_measures_by_hand():
     relevance = sparse.csr_array(np.array([[0, 2.0, 1.0, 0], [1.0, 0, 0, 0]]))
-    measures = ranking_measures(np.array([[1, 11, 4]]), relevance)  # ranks of (q0,d1), (q0,d2), (q1,d0)
+    measures = ranking_measures(
+        np.array([[1, 11, 4]]), relevance
+    )  # ranks of (q0,d1), (q0,d2), (q1,d0)
     assert measures["recall_at_1"].tolist() == [[0.5, 0.0]]
     assert measures["recall_at_10"].tolist() == [[0.5, 1.0]]
     assert measures["mrr"].tolist() == [[1.0, 0.25]]
@@ -100,7 +108,9 @@ def test_chance_is_the_mean_over_random_orders(rng):
     for _ in range(4000):
         places = np.concatenate([rng.permutation(15)[:2], rng.permutation(15)[:1]]) + 1
         drawn.append(ranking_measures(places[None, :], relevance)["ndcg_at_10"][0])
-    np.testing.assert_allclose(task.chance(np.arange(2), np.arange(0)), np.mean(drawn, axis=0), atol=0.015)
+    np.testing.assert_allclose(
+        task.chance(np.arange(2), np.arange(0)), np.mean(drawn, axis=0), atol=0.015
+    )
 
 
 def test_part_searches_all_documents(rng, retrieval_task):

@@ -19,7 +19,9 @@ def test_cosines_equal_sklearn_on_every_slice(rng, dtype):
     found = cosines(states, a, b, dims)
     for step, m in enumerate(dims):
         expected = 1 - paired_distances(states[a, :m], states[b, :m], metric="cosine")
-        np.testing.assert_allclose(found[step], expected, atol=1e-6 if dtype == np.float32 else 1e-12)
+        np.testing.assert_allclose(
+            found[step], expected, atol=1e-6 if dtype == np.float32 else 1e-12
+        )
 
 
 def test_zero_vectors_have_cosine_zero():
@@ -31,7 +33,9 @@ def test_zero_vectors_have_cosine_zero():
 
 def test_estimate_is_scipys_spearman(rng, similarity_task):
     task, states = similarity_task(120, rng)
-    scores = task.score(states[:, :16] + 0.3 * rng.normal(size=(240, 16)), [8, 16], np.arange(0))["spearman"]
+    scores = task.score(states[:, :16] + 0.3 * rng.normal(size=(240, 16)), [8, 16], np.arange(0))[
+        "spearman"
+    ]
     rows = np.arange(20, 90)
     for found, row in zip(task.estimate("spearman", scores, rows), scores, strict=True):
         assert found == pytest.approx(spearmanr(row[rows], task.gold[rows]).statistic, abs=1e-12)
