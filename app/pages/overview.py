@@ -176,7 +176,7 @@ def _controls(run: Shown, outcome: Outcome) -> tuple[str, Cell | None]:
     """Which state the map shows and which cell is picked; both by click, by keyboard and by URL."""
     data = run.data
     cells = _cells(data)
-    _follow_choice(run, outcome)
+    _follow_choice(run, outcome, cells)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         variant = st.selectbox("State", data.variants, key="state", bind="query-params", width=180)
         name = st.selectbox(
@@ -194,16 +194,22 @@ def _controls(run: Shown, outcome: Outcome) -> tuple[str, Cell | None]:
     return variant, cells.get(name) if name is not None else None
 
 
-def _follow_choice(run: Shown, outcome: Outcome) -> None:
-    """Show the state of the chosen cell whenever the choice moves to another one."""
-    chosen = _chosen(run, outcome)
-    if chosen is None or chosen.variant not in run.data.variants:
+def _cell_name() -> str:
+    """The picked cell, from the URL as long as its widget has not been drawn."""
+    held = st.session_state.get("cell", st.query_params.get("cell"))
+    return held if isinstance(held, str) else ""
+
+
+def _follow_choice(run: Shown, outcome: Outcome, cells: dict[str, Cell]) -> None:
+    """Show the state of the cell that was picked, or of the chosen one, whenever one of them moves."""
+    picked, chosen = cells.get(_cell_name()), _chosen(run, outcome)
+    before = st.session_state.get("_followed")
+    st.session_state["_followed"] = now = (run.slug, picked, chosen)
+    if before == now or (before is None and "state" in st.query_params):
         return
-    came_by_url = "_state_of" not in st.session_state and "state" in st.query_params
-    if st.session_state.get("_state_of") != (run.slug, chosen.variant):
-        st.session_state["_state_of"] = (run.slug, chosen.variant)
-        if not came_by_url:
-            st.session_state["state"] = chosen.variant
+    moved = picked if picked is not None and (before is None or before[1] != picked) else chosen
+    if moved is not None and moved.variant in run.data.variants:
+        st.session_state["state"] = moved.variant
 
 
 def _chosen(run: Shown, outcome: Outcome) -> Cell | None:

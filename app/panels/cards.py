@@ -35,13 +35,13 @@ def decision_cards(shown: Shown, outcome: Outcome) -> None:
     numbers = outcome.numbers
     time, beside, speed, cost = _times(shown, cell)
     full = data.at(data.full, data.grid("calibrate"))
-    wide = "" if data.full is None else f"of {data.n_layers} × {data.full.dim}, "
+    wide = "" if data.full is None else f"of {data.n_layers} × {data.full.dim}"
     with st.grid(6, min_column_width=140):
         _card(
-            "Layer × dimensions",
+            f"Exit ({tag(cell.variant)})",
             f"{cell.layer} × {cell.dim}",
-            f"{wide}{tag(cell.variant)}",
-            "Keep this many blocks and the first of the coordinates.",
+            wide,
+            "Stop after this layer and keep this many of the coordinates.",
         )
         _card(
             "Quality kept",
@@ -50,10 +50,10 @@ def decision_cards(shown: Shown, outcome: Outcome) -> None:
             "Share of the full model’s quality on the calibrate part, with its one-sided lower limit.",
         )
         _card(
-            _title(shown),
+            "Quality",
             number(numbers.get("calibrate_quality")),
             "" if full is None else f"full {number(full.value)}",
-            "On the calibrate part, which the test was made on.",
+            f"{_title(shown)} on the calibrate part, which the test was made on.",
         )
         _card(
             "Time per text",
@@ -125,4 +125,4 @@ def picked_cell(shown: Shown, outcome: Outcome, cell: Cell) -> None:
         st.metric("Of full", percent(share))
         st.metric("Time per text", time)
         st.metric("Speed-up", speed)
-    st.text(f"{cell.variant}, at this budget: {outcome.result_of(cell)}.")
+    st.text(f"State: {cell.variant}. {outcome.result_of(cell)}")

@@ -113,19 +113,21 @@ class Outcome:
     def result_of(self, cell: Cell) -> str:
         """What the test says of a cell: passed, failed, or not tested."""
         if self.walk is None:
-            return "no test tables in this run"
+            return "This run holds no test tables."
         steps = self.walk.steps
         names = [variant_name(None if pd.isna(v) else v) for v in steps["variant"]]
         same = (steps["layer"] == cell.layer) & (steps["dim"] == cell.dim)
         rows = steps[same & pd.Series(names, index=steps.index).eq(cell.variant)]
         if rows.empty:
-            return "on no chain: a cheaper cell is as good"
+            return "It was not tested, because a cell that is no dearer is at least as good on the tune part."
         row = rows.iloc[-1]
         if row["order"] == 0:
-            return "the full model"
+            return "It is the full model."
         if row["passed"]:
-            return "passes"
-        return "fails" if row["tested"] else "not tested: a dearer cell before it fails"
+            return "It passes at this budget."
+        if row["tested"]:
+            return "It fails at this budget."
+        return "It is not tested at this budget, because a dearer cell before it fails."
 
 
 def outcome(shown: Shown, budget: Budget) -> Outcome:

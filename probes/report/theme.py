@@ -84,6 +84,8 @@ def template(scheme: Scheme) -> dict[str, Any]:
                 "color": tone["axis"],
                 "activecolor": tone["ink"],
             },
+            # Notes stay readable where they lie on a line.
+            "annotationdefaults": {"bgcolor": faded(tone["ground"], 0.7), "borderpad": 0},
             "coloraxis": {"colorbar": {"outlinewidth": 0, "tickcolor": tone["axis"]}},
         }
     }

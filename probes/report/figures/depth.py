@@ -43,7 +43,7 @@ def quality_over_layers(
     title = data.title(data.quality)
     chart.update_layout(
         height=410,
-        margin={"l": 70, "r": 24, "t": 48, "b": 84},
+        margin={"l": 70, "r": 24, "t": 48, "b": 76},
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     )
     last = int(column(data.all, "layer").max())

@@ -47,7 +47,7 @@ def latency_per_layer(data: RunData, marks: Marks | None = None) -> FigureCard |
                 "array": np.nan_to_num(np.maximum(p95 - p50, 0)),
                 "arrayminus": np.zeros(len(rows)),
                 "thickness": 1.5,
-                "width": 5,
+                "width": 5 if len(rows) <= 14 else 2,
                 "color": NEUTRAL,
             },
             customdata=[

@@ -61,7 +61,7 @@ def quality_latency(data: RunData, marks: Marks | None = None) -> FigureCard | N
     title, cost_title = data.title(data.quality), data.title(measure)
     chart.update_layout(
         height=410,
-        margin={"l": 70, "r": 24, "t": 20, "b": 84},
+        margin={"l": 70, "r": 24, "t": 20, "b": 76},
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     )
     chart.update_xaxes(title_text=label(_axis_title(measure, cost_title)), rangemode="tozero")
