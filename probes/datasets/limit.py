@@ -29,13 +29,8 @@ def limit_dataset(dataset: Dataset, limit: int | None, rng: np.random.Generator)
         return tuple(values[i] for i in rows)
 
     if isinstance(dataset, LabelledTexts):
-        return LabelledTexts.make(
-            dataset.name,
-            pick(dataset.texts),
-            [dataset.label_names[code] for code in dataset.labels[rows]],
-            groups,
-            dataset.source,
-        )
+        texts, labels = pick(dataset.texts), dataset.labels[rows]
+        return replace(dataset, texts=texts, labels=labels, groups=groups)
     if isinstance(dataset, TextPairs):
         a, b = pick(dataset.texts_a), pick(dataset.texts_b)
         return replace(dataset, texts_a=a, texts_b=b, scores=dataset.scores[rows], groups=groups)
