@@ -9,7 +9,7 @@ from probes.datasets import limit_dataset, load_dataset
 from probes.types import LabelledTexts, Retrieval
 
 
-@pytest.mark.parametrize("name", ["cities", "docstring-pairs", "docstrings"])
+@pytest.mark.parametrize("name", ["cities", "docstrings"])
 def test_a_limit_keeps_order_and_is_seeded(name: str) -> None:
     data = load_dataset(name)
     small = limit_dataset(data, 100, np.random.default_rng(0))
