@@ -88,7 +88,14 @@ def find_sites(chain: Chain, index: int, config: Any) -> Block:
     if heads_wanted is None:
         why = "the model has no attention heads (its configuration names none, as in state-space models)"
         return _without(block, why)
-    replay = replay_block(call, chain.hidden_place)
+    try:
+        replay = replay_block(call, chain.hidden_place)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever an unknown block may raise, its layers can still be used
+        return _without(
+            block, f"the block does not run by itself ({type(error).__name__}: {error})"
+        )
     projection = _output_projection(replay)
     if projection is None:
         return _without(
@@ -100,8 +107,8 @@ def find_sites(chain: Chain, index: int, config: Any) -> Block:
     if heads is None:
         assert projection.input is not None
         missing["z"] = (
-            f"the input of {projection.path} is {projection.input.shape[-1]} wide, "
-            f"which {heads_wanted} heads do not divide"
+            f"{projection.path}, the first projection after tokens are mixed, takes "
+            f"{projection.input.shape[-1]} coordinates, which are no {heads_wanted} heads of an attention"
         )
     attn, mlp = _added(replay, projection)
     if attn is None or mlp is None:
@@ -110,16 +117,36 @@ def find_sites(chain: Chain, index: int, config: Any) -> Block:
             "(looked for x + attn_out + mlp_out, and for a norm after each sum)"
         )
         missing |= {"attn_out": why, "mlp_out": why}
+    other = _other_mixer(config, index)
+    if other is not None:
+        heads, attn = None, None
+        missing |= dict.fromkeys(
+            ("z", "attn_out"), f"this block is a {other!r} layer, not attention"
+        )
     return Block(
         index,
         call.path,
         call.module,
-        projection.module,
+        projection.module if heads else None,
         attn.module if attn else None,
         mlp.module if mlp else None,
         heads,
         missing,
     )
+
+
+def _other_mixer(config: Any, index: int) -> str | None:
+    """What mixes tokens in this block of a hybrid model, if not softmax attention with the model's heads.
+
+    A convolution or a linear recurrence also ends in a projection of mixed tokens; that its input has no
+    heads cannot be seen from outside, so here the configuration is believed.
+    """
+    for name in ("layer_types", "layers_block_type"):
+        kinds = getattr(config, name, None)
+        if isinstance(kinds, (list, tuple)) and index < len(cast("Sequence[Any]", kinds)):
+            kind = str(cast("Sequence[Any]", kinds)[index])
+            return None if "attention" in kind and "linear" not in kind else kind
+    return None
 
 
 def _without(block: Block, why: str) -> Block:
@@ -164,7 +191,8 @@ def _output_projection(replay: Replay) -> Call | None:
 def _find_heads(replay: Replay, projection: Call, n: int, config: Any, index: int) -> Heads | None:
     assert projection.input is not None
     wide = projection.input.shape[-1]
-    if wide % n:
+    assert projection.output is not None
+    if wide % n or projection.output.shape[-1] != replay.x.shape[-1]:
         return None
     width = wide // n
     # Query, key and value projections together are (n + 2·n_kv)·width wide, fused or not.

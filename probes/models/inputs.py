@@ -91,7 +91,11 @@ def trial_inputs(model: nn.Module, rows: int = 2) -> dict[str, Tensor]:
     device = next(model.parameters()).device
     if takes_pixels(model):
         config = cast("Any", model).config
-        side = config.image_size
+        side = getattr(config, "image_size", None)
+        if side is None or not hasattr(config, "num_channels"):
+            raise ModelError(
+                f"{type(model).__name__} does not say its image size: only vision transformers can be used"
+            )
         height, width = side if isinstance(side, (tuple, list)) else (side, side)
         generator = torch.Generator().manual_seed(0)
         image = torch.randn(1, config.num_channels, height, width, generator=generator)

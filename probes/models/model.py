@@ -56,7 +56,7 @@ class Model:
 
     @property
     def n_heads(self) -> int | None:
-        """Heads per block; None where blocks have none or not the same number."""
+        """Heads per attention block; None where there are none, or not the same number everywhere."""
         return self._common([block.n_heads for block in self.structure.blocks])
 
     @property
@@ -69,7 +69,10 @@ class Model:
 
     @staticmethod
     def _common(values: list[int | None]) -> int | None:
-        return values[0] if len(set(values)) == 1 else None
+        known = {
+            value for value in values if value is not None
+        }  # hybrids have blocks without heads
+        return known.pop() if len(known) == 1 else None
 
     @property
     def device(self) -> torch.device:

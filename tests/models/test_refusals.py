@@ -69,7 +69,42 @@ def test_shared_layers_are_refused_by_name() -> None:
         wrap_model(transformers.AlbertModel(config))
 
 
-def test_two_towers_and_bare_modules_are_refused() -> None:
+def test_blocks_of_a_hybrid_that_are_no_attention_have_no_heads() -> None:
+    """A gated convolution adds to the residual stream just as attention does, but has no heads."""
+    config = transformers.Lfm2Config(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention", "conv"],
+        pad_token_id=1,
+    )
+    m = wrap_model(transformers.Lfm2ForCausalLM(config))
+    assert (m.n_heads, m.n_kv_heads, m.d_head) == (4, 2, 8)
+    assert m.structure.module_for("z", 1) is m.structure.blocks[1].o_proj
+    for site in ("z", "attn_out"):
+        with pytest.raises(DoesNotApply, match="'conv' layer, not attention"):
+            m.structure.module_for(site, 0)
+    assert m.structure.module_for("mlp_out", 0) is m.structure.blocks[0].mlp_out
+
+
+def test_a_convolutional_network_is_refused() -> None:
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1])
+    with pytest.raises(ModelError, match="does not say its image size"):
+        wrap_model(transformers.ResNetModel(config))
+
+
+def test_changing_widths_are_refused() -> None:
+    config = transformers.SwinConfig(
+        embed_dim=16, depths=[1, 1], num_heads=[2, 2], image_size=16, patch_size=2, window_size=4
+    )
+    with pytest.raises(ModelError, match=r"one shape .* at every layer is needed"):
+        wrap_model(transformers.SwinModel(config))
+
+
+def test_bare_modules_are_refused() -> None:
     with pytest.raises(ModelError, match="no transformers model"):
         wrap_model(nn.Linear(2, 2))
 
