@@ -14,7 +14,28 @@ from probes.exits.choose import Setting, build_chains, choose
 from probes.exits.walk import FULL, Budget, walk_chains
 
 D = 32
-DESIGN_KEYS = ["status", "layer", "dim", "pooling", "variant", "quality", "quality_full", "share", "share_low", "relative_cost", "speedup", "confidence", "guarantee", "baselines", "alternatives", "caveats"]
+DESIGN_KEYS = (
+    *(
+        "status",
+        "layer",
+        "dim",
+        "pooling",
+        "variant",
+        "quality",
+        "quality_full",
+        "share",
+        "share_low",
+    ),
+    *(
+        "relative_cost",
+        "speedup",
+        "confidence",
+        "guarantee",
+        "baselines",
+        "alternatives",
+        "caveats",
+    ),
+)
 
 
 @pytest.fixture
@@ -102,7 +123,7 @@ def test_decision_has_the_fixed_keys_and_is_json(planted):
         scores, parts, Budget(0.95), Setting(draws=300, relative_cost=cost, pooling="mean")
     )
     written = made.decision.to_dict()
-    assert list(written)[: len(DESIGN_KEYS)] == DESIGN_KEYS
+    assert list(written)[: len(DESIGN_KEYS)] == list(DESIGN_KEYS)
     assert json.loads(json.dumps(written, allow_nan=False)) == written
     assert written["relative_cost"] == 0.35
     assert written["speedup"] == pytest.approx(1 / 0.35)
