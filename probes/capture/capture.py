@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _VERSION = 1  # raised when the same request would give other bytes than before
 _SHARD_BYTES = 64 << 20  # of pooled states; and, for token states, about that many too
 _SHARD_TEXT = 256 << 10  # bytes of text: bounds what a kill can cost
+_CALLER = 5  # frames from a warning here to the line that called `capture`
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -171,7 +172,7 @@ def _warn(store: Store) -> None:
         limit = store.identity.get("max_length")
         warnings.warn(
             f"{cut:,} of {store.texts_n:,} texts are longer than {limit:,} tokens and were cut",
-            stacklevel=4,
+            stacklevel=_CALLER,
         )
     bad = store.nonfinite()
     if len(bad):
@@ -181,7 +182,7 @@ def _warn(store: Store) -> None:
         warnings.warn(
             f"{len(bad)} of the captured arrays hold NaN or infinity, first {place} in texts {rows}: measures refuse "
             "these; capture in float32 if half precision overflowed",
-            stacklevel=4,
+            stacklevel=_CALLER,
         )
 
 

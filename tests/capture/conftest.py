@@ -15,7 +15,8 @@ import torch
 def _zoo() -> Any:
     if "zoo" not in sys.modules:
         spec = importlib.util.spec_from_file_location("zoo", Path(__file__).parents[1] / "zoo.py")
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules["zoo"] = module
         spec.loader.exec_module(module)

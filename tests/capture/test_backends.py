@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from probes import capture
 from probes.capture import backends
 from probes.capture.backends import BACKENDS, Backend
@@ -14,7 +15,16 @@ from probes.errors import DoesNotApply, InputError
 
 OTHERS = [name for name in BACKENDS if name != "torch"]
 # What TransformerLens 4.3 has no adapter for, and encoder-decoders.
-NOT_IN_LENS = "xlm-roberta distilbert mpnet electra deberta-v2 modernbert t5-encoder t5".split()
+NOT_IN_LENS = [
+    "xlm-roberta",
+    "distilbert",
+    "mpnet",
+    "electra",
+    "deberta-v2",
+    "modernbert",
+    "t5-encoder",
+    "t5",
+]
 
 
 def sites_of(model: Any) -> list[str]:
@@ -53,18 +63,27 @@ def test_agrees_with_the_reference(backend: str, architecture: str, tiny: Any, z
             capture(model, **given, backend=backend)
         return
     attention = model.config._attn_implementation
-    weights, before, kinds = model.weights_hash, hooks(model), [type(m) for m in model.hf_model.modules()]
+    weights, before, kinds = (
+        model.weights_hash,
+        hooks(model),
+        [type(m) for m in model.hf_model.modules()],
+    )
     reference = capture(model, **given, sites=sites_of(model), pooling="mean")
     other = capture(model, **given, sites=sites_of(model), pooling="mean", backend=backend)
     assert furthest(reference, other) < 1e-5
-    assert model.weights_hash == weights and hooks(model) == before
+    assert model.weights_hash == weights
+    assert hooks(model) == before
     assert [type(m) for m in model.hf_model.modules()] == kinds
     assert model.config._attn_implementation == attention
 
 
 @pytest.mark.parametrize("backend", OTHERS)
-@pytest.mark.parametrize("options", [{"padding_side": "left"}, {"pooling": "none"}, {"layers": [1]}])
-def test_agrees_for_other_requests(backend: str, options: dict[str, Any], tiny: Any, zoo: Any) -> None:
+@pytest.mark.parametrize(
+    "options", [{"padding_side": "left"}, {"pooling": "none"}, {"layers": [1]}]
+)
+def test_agrees_for_other_requests(
+    backend: str, options: dict[str, Any], tiny: Any, zoo: Any
+) -> None:
     for name in ("gpt2", "bert"):
         request = {"texts": zoo.texts(7), "sites": ["exit", "z"], "batch_tokens": 30, **options}
         a, b = (capture(tiny(name), backend=which, **request) for which in ("torch", backend))
@@ -81,7 +100,9 @@ def test_the_sites_differ_from_each_other(tiny: Any, zoo: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", list(BACKENDS))
-def test_stops_early_and_halves(backend: str, tiny: Any, zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stops_early_and_halves(
+    backend: str, tiny: Any, zoo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from probes.capture import shard
 
     model, texts = tiny("llama"), zoo.texts(12)
@@ -115,7 +136,11 @@ def test_agrees_on_real_models(backend: str, name: str, monkeypatch: pytest.Monk
 
     monkeypatch.delenv("FATHOMETER_CACHE")  # the user's own cache holds the weights
     model = load_model(name)
-    texts = ["The capital of France is Paris.", "Gold is a metal; it does not rust, and it never did.", "A cat sleeps."]
+    texts = [
+        "The capital of France is Paris.",
+        "Gold is a metal; it does not rust, and it never did.",
+        "A cat sleeps.",
+    ]
     sites = ["resid_post", "exit", "attn_out", "mlp_out", "z"]
     reference = capture(model, texts, sites, pooling="mean")
     assert furthest(reference, capture(model, texts, sites, pooling="mean", backend=backend)) < 1e-4

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from probes import capture
 from probes.capture.hooks import TorchRunner, edit_site
 from probes.capture.sites import Place, parse_sites
@@ -23,14 +24,23 @@ def relative(a: Any, b: Any) -> float:
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def own_states(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+def own_states(
+    model: Any, inputs: dict[str, torch.Tensor]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """The model's own hidden states and last hidden state for one unpadded text."""
     with torch.no_grad():
-        out = model.structure.base(**call_arguments(model.structure.base, inputs), output_hidden_states=True)
+        out = model.structure.base(
+            **call_arguments(model.structure.base, inputs), output_hidden_states=True
+        )
     states = [h[0] for h in out.hidden_states]
-    if model.config.model_type == "mamba":  # its list leaves the embedding out: entry k is layer k + 1
+    if (
+        model.config.model_type == "mamba"
+    ):  # its list leaves the embedding out: entry k is layer k + 1
         assert torch.equal(states[-1], out.last_hidden_state[0])
-        states = [model.structure.base.get_input_embeddings()(inputs["input_ids"])[0].detach(), *states[:-1]]
+        states = [
+            model.structure.base.get_input_embeddings()(inputs["input_ids"])[0].detach(),
+            *states[:-1],
+        ]
     return states, out.last_hidden_state[0]
 
 
@@ -39,7 +49,9 @@ def encode(model: Any, text: str) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def catch(model: Any, places: list[Place], inputs: dict[str, torch.Tensor]) -> dict[Place, torch.Tensor]:
+def catch(
+    model: Any, places: list[Place], inputs: dict[str, torch.Tensor]
+) -> dict[Place, torch.Tensor]:
     found: dict[Place, torch.Tensor] = {}
     TorchRunner(model, places)(inputs, lambda place, states: found.update({place: states.clone()}))
     return found
@@ -64,20 +76,37 @@ def test_equals_own_hidden_states(text_architecture: str, side: str, tiny: Any, 
     own = [own_states(model, encode(model, text)) for text in texts]
     for batch_tokens in (1, 25, 1000):
         acts = capture(
-            model, texts, ["resid_post", "exit"], "none", batch_tokens=batch_tokens, padding_side=side, shard_rows=5
+            model,
+            texts,
+            ["resid_post", "exit"],
+            "none",
+            batch_tokens=batch_tokens,
+            padding_side=side,
+            shard_rows=5,
         )
-        for layer in range(model.n_layers):  # hidden_states[-1] is final-normed where there is a norm: below
-            assert relative(acts["resid_post", layer], torch.cat([h[layer] for h, _ in own])) < TOLERANCE
-        assert relative(acts["exit", model.n_layers], torch.cat([last for _, last in own])) < TOLERANCE
+        for layer in range(
+            model.n_layers
+        ):  # hidden_states[-1] is final-normed where there is a norm: below
+            assert (
+                relative(acts["resid_post", layer], torch.cat([h[layer] for h, _ in own]))
+                < TOLERANCE
+            )
+        assert (
+            relative(acts["exit", model.n_layers], torch.cat([last for _, last in own])) < TOLERANCE
+        )
 
 
 def test_images_equal_own_hidden_states(tiny: Any) -> None:
     model = tiny("vit")
     pixels = torch.randn(5, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    acts = capture(model, pixel_values=pixels, sites=["resid_post", "exit"], pooling="none", batch_tokens=20)
+    acts = capture(
+        model, pixel_values=pixels, sites=["resid_post", "exit"], pooling="none", batch_tokens=20
+    )
     own = [own_states(model, {"pixel_values": image[None]}) for image in pixels]
     for layer in range(model.n_layers):
-        assert relative(acts["resid_post", layer], torch.cat([h[layer] for h, _ in own])) < TOLERANCE
+        assert (
+            relative(acts["resid_post", layer], torch.cat([h[layer] for h, _ in own])) < TOLERANCE
+        )
     assert relative(acts["exit", model.n_layers], torch.cat([last for _, last in own])) < TOLERANCE
     pooled = capture(model, pixel_values=pixels, pooling="mean")["exit", 1]
     tokens = acts["exit", 1].reshape(5, -1, model.d_model)
@@ -129,14 +158,25 @@ def test_z_through_the_output_projection(architecture: str, tiny: Any) -> None:
     assert relative(summed, expected) < TOLERANCE
 
 
-POST_NORM = "bert roberta xlm-roberta distilbert mpnet electra deberta-v2 opt-post-norm".split()
+POST_NORM = [
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "distilbert",
+    "mpnet",
+    "electra",
+    "deberta-v2",
+    "opt-post-norm",
+]
 
 
 def test_parts_sum_to_the_next_layer(architecture: str, tiny: Any) -> None:
     model = tiny(architecture)
     if architecture in POST_NORM or "attn_out" not in sites_of(model):
         pytest.skip("the block is not a plain sum of stream, attention and MLP")
-    found = catch(model, list(parse_sites(sites_of(model), model.n_layers)), trial_inputs(model.hf_model))
+    found = catch(
+        model, list(parse_sites(sites_of(model), model.n_layers)), trial_inputs(model.hf_model)
+    )
     for b in range(model.n_layers):
         total = (
             found[Place("resid_post", b)] + found[Place("attn_out", b)] + found[Place("mlp_out", b)]
@@ -219,7 +259,9 @@ def test_the_language_model_head_never_runs(tiny: Any, zoo: Any) -> None:
         handle.remove()
 
 
-def test_editing_a_site_changes_the_output_and_ends_with_the_context(architecture: str, tiny: Any) -> None:
+def test_editing_a_site_changes_the_output_and_ends_with_the_context(
+    architecture: str, tiny: Any
+) -> None:
     model = tiny(architecture)
     inputs = trial_inputs(model.hf_model)
     base = model.structure.base

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
 from probes.capture.batching import pad_batch, plan_batches, plan_shards
 from probes.capture.tokens import TextEncoder, control_ids
 from probes.errors import DataError, InputError, ModelError
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 
 def unigram() -> PreTrainedTokenizerFast:
@@ -21,8 +22,12 @@ def unigram() -> PreTrainedTokenizerFast:
     pieces += [(letter, -3.0) for letter in "a</s>"]
     core = Tokenizer(models.Unigram(list(dict(pieces).items()), unk_id=0))
     core.pre_tokenizer = pre_tokenizers.Metaspace()
-    core.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>", pad_token="</s>")
+    core.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
 
 
 def byte_level() -> PreTrainedTokenizerFast:
@@ -34,8 +39,20 @@ def byte_level() -> PreTrainedTokenizerFast:
     return made
 
 
-TOKENIZERS = {"word": lambda zoo: zoo.tokenizer(), "unigram": lambda _: unigram(), "byte": lambda _: byte_level()}
-HOSTILE = ["a [SEP] a", "a</s>a", "</s>", "[CLS][MASK]", "a <|im_start|> <|end|>", "<s> a </s></s>", "[PAD]"]
+TOKENIZERS = {
+    "word": lambda zoo: zoo.tokenizer(),
+    "unigram": lambda _: unigram(),
+    "byte": lambda _: byte_level(),
+}
+HOSTILE = [
+    "a [SEP] a",
+    "a</s>a",
+    "</s>",
+    "[CLS][MASK]",
+    "a <|im_start|> <|end|>",
+    "<s> a </s></s>",
+    "[PAD]",
+]
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -50,14 +67,18 @@ def test_control_tokens_in_a_text_are_inert(kind: str, text: str, zoo: Any) -> N
 
 def test_the_control_without_it_they_would_act(zoo: Any) -> None:
     assert 2 in zoo.tokenizer()("a [SEP] b", add_special_tokens=False)["input_ids"]
-    assert 1 in unigram()("a</s>a", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert (
+        1 in unigram()("a</s>a", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    )
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_plain_texts_are_tokenised_as_by_the_tokenizer_itself(kind: str, zoo: Any) -> None:
     tokenizer = TOKENIZERS[kind](zoo)
     texts = ["a", "a a a", "the cat sleeps near a river"]
-    for tokens, ids in zip(TextEncoder(tokenizer, 50)(texts), tokenizer(texts)["input_ids"], strict=True):
+    for tokens, ids in zip(
+        TextEncoder(tokenizer, 50)(texts), tokenizer(texts)["input_ids"], strict=True
+    ):
         assert tokens.ids.tolist() == ids
         assert not tokens.truncated
 
@@ -76,7 +97,8 @@ def test_a_long_text_is_cut_and_seen(text: str, zoo: Any) -> None:
 def test_a_text_of_100k_tokens_in_pieces_and_whole(zoo: Any) -> None:
     (plain, hostile) = TextEncoder(unigram(), 512)(["a " * 100_000, "a</s>" * 100_000])
     assert len(plain) == len(hostile) == 512
-    assert plain.truncated and hostile.truncated
+    assert plain.truncated
+    assert hostile.truncated
 
 
 def test_the_prompt_stands_before_each_text(zoo: Any) -> None:
@@ -95,9 +117,14 @@ def test_no_tokens_and_no_tokenizer_are_refused(zoo: Any) -> None:
 
 @settings(deadline=None)
 @given(
-    st.lists(st.integers(1, 100), min_size=1, max_size=60), st.integers(1, 300), st.integers(1, 20), st.booleans()
+    st.lists(st.integers(1, 100), min_size=1, max_size=60),
+    st.integers(1, 300),
+    st.integers(1, 20),
+    st.booleans(),
 )
-def test_plans_cover_every_row_once(lengths: list[int], tokens: int, rows: int, equal: bool) -> None:
+def test_plans_cover_every_row_once(
+    lengths: list[int], tokens: int, rows: int, equal: bool
+) -> None:
     batches = plan_batches(lengths, tokens, equal=equal)
     assert sorted(int(i) for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
@@ -112,7 +139,10 @@ def test_plans_cover_every_row_once(lengths: list[int], tokens: int, rows: int, 
 
 def test_a_shard_starts_where_it_did_when_texts_are_added_behind() -> None:
     lengths = list(range(1, 50))
-    assert plan_shards(lengths, 7, 100)[:-1] == plan_shards([*lengths, 5, 5], 7, 100)[: len(plan_shards(lengths, 7, 100)) - 1]
+    assert (
+        plan_shards(lengths, 7, 100)[:-1]
+        == plan_shards([*lengths, 5, 5], 7, 100)[: len(plan_shards(lengths, 7, 100)) - 1]
+    )
 
 
 def test_padding_masks_and_special_tokens(zoo: Any) -> None:
@@ -125,7 +155,8 @@ def test_padding_masks_and_special_tokens(zoo: Any) -> None:
         assert batch.keep.sum(1).tolist() == [4, 2]
         assert mask[1].tolist() == ([0, 0, 1, 1, 1, 1] if side == "left" else [1, 1, 1, 1, 0, 0])
         first, second = batch.halves()
-        assert first.rows.tolist() == [1] and second.rows.tolist() == [0]
+        assert first.rows.tolist() == [1]
+        assert second.rows.tolist() == [0]
         with pytest.raises(ValueError, match="one row"):
             first.halves()
 
