@@ -104,7 +104,8 @@ def check_sites(structure: Structure, inputs: dict[str, Tensor], name: str) -> N
             plain = first_tensor(block.module(*args, **kwargs))
             assert plain is not None
             for site in (site for site in BLOCK_SITES if site not in block.missing):
-                with editing(structure.module_for(site, block.index), on_input=site == "z"):
+                size, module = float(plain.abs().mean()), structure.module_for(site, block.index)
+                with editing(module, size, on_input=site == "z"):
                     edited = first_tensor(block.module(*args, **kwargs))
                 assert edited is not None
                 if not _differ(edited, plain):
@@ -112,7 +113,7 @@ def check_sites(structure: Structure, inputs: dict[str, Tensor], name: str) -> N
                         f"{name}: editing {site} of block {block.index} changes nothing"
                     )
     for index in sorted({0, structure.n_layers - 1}):
-        with editing(structure.blocks[index].module):
+        with editing(structure.blocks[index].module, 1.0):
             after = run_base(structure.base, inputs)
         if not _differ(after, before):
             raise ModelError(f"{name}: editing layer {index + 1} changes nothing")
@@ -139,12 +140,15 @@ def _block_arguments(
 
 
 @contextlib.contextmanager
-def editing(module: nn.Module, on_input: bool = False) -> Generator[None]:
-    """Add a ramp over the coordinates to what a module gives (or gets); a constant a norm would remove."""
+def editing(module: nn.Module, size: float, on_input: bool = False) -> Generator[None]:
+    """Add a ramp over the coordinates to what a module gives (or gets); a constant a norm would remove.
+
+    The ramp is as large as the value itself plus `size`, so that half precision does not round it away.
+    """
 
     def edit(value: Tensor) -> Tensor:
         ramp = torch.linspace(-1.0, 1.0, value.shape[-1], device=value.device, dtype=value.dtype)
-        return value + (1.0 + value.abs().mean()) * ramp
+        return value + (size + value.abs().mean()) * ramp
 
     def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (edit(args[0]), *args[1:])
@@ -164,7 +168,8 @@ def editing(module: nn.Module, on_input: bool = False) -> Generator[None]:
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
-    return relative_difference(a, b) > 4 * torch.finfo(b.dtype).eps
+    """Whether a tenth of the numbers changed; a few outliers a thousand times larger must not hide that."""
+    return float((a != b).float().mean()) > 0.1
 
 
 def find_padding(base: nn.Module, model: nn.Module, tokenizer: Any) -> tuple[tuple[str, ...], bool]:

@@ -135,6 +135,16 @@ def test_smollm2_completes_as_expected() -> None:
 
 
 @pytest.mark.models
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_smollm2_in_half_precision(dtype: str) -> None:
+    """Its first token has states a thousand times larger than the others: rounding must not hide a site."""
+    model = load_model("smollm2", device="cpu", dtype=dtype)
+    assert str(model.dtype) == f"torch.{dtype}"
+    assert not any(block.missing for block in model.structure.blocks)
+    assert greedy(model, "The capital of France is") == " Paris"
+
+
+@pytest.mark.models
 @pytest.mark.slow
 def test_smollm2_tensors_equal_the_gguf_packages_own(tmp_path: Path) -> None:
     import zipfile
