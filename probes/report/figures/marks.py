@@ -55,7 +55,7 @@ def add_line(
                 line={"width": 0},
                 hoverinfo="skip",
                 showlegend=False,
-                legendgroup=name,
+                legendgroup=label(name),
             ),
             **place,
         )
@@ -67,7 +67,7 @@ def add_line(
             x=x,
             y=y,
             name=label(name),
-            legendgroup=name,
+            legendgroup=label(name),
             mode="lines+markers",
             line={"color": style["color"], "dash": style["dash"], "width": 2.5},
             marker={
