@@ -322,13 +322,9 @@ def main() -> None:
             *[[v, f"{m:.0f}", f"{m / memory['floor']:.2f}"] for v, m in memory.items()],
         ]
     )
-    sizes = (
-        (short, 4 * short)
-        if options.quick
-        else (short, 4 * short, 16 * short)
-        if large
-        else (1000, 10_000, 100_000)
-    )
+    sizes = (short, 4 * short, 16 * short) if large else (1000, 10_000, 100_000)
+    if options.quick:
+        sizes = (short, 4 * short)
     print(
         "## growing number of short texts, capture() from text to store, all exits, fresh process each"
     )
