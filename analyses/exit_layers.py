@@ -80,7 +80,7 @@ ANALYSIS = Analysis(
     title="Choose an exit",
     question="After which layer, and at which width, can this model stop on this data?",
     options=(
-        *model_options("minilm", "docstrings"),
+        *model_options("minilm", "docstring-topics"),
         Option(
             "min_quality",
             float,

@@ -51,10 +51,10 @@ def launch(runs: Path, port: int | None) -> int:
 
 def command(port: int) -> list[str]:
     """The server's command line, with every setting of the dashboard's config.toml as a flag."""
-    app = bundled("app")
-    config = tomllib.loads((app / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+    start = bundled("app") / "start"
+    config = tomllib.loads((start / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
     flags = [f"--{name}={value}" for name, value in settings(config)]
-    script = str(app / "main.py")
+    script = str(start / "main.py")
     return [sys.executable, "-m", "streamlit", "run", script, *flags, f"--server.port={port}"]
 
 

@@ -28,7 +28,8 @@ def print_decision(view: RunView) -> None:
     confidence = percent(decision.get("confidence"), 0)
     console.print(
         f"quality: {data.title(data.quality or 'quality')} on the test part; "
-        f"of full: share of the full model's, with its {confidence} interval",
+        f"of full: share of the full model's, with its {confidence} interval; ms: per text, median; "
+        "speed: against the full model",
         style="dim",
         markup=False,
     )
@@ -40,7 +41,7 @@ def print_decision(view: RunView) -> None:
 def _table(data: RunData, decision: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
-    for name in ("layer × dim", "quality", "of full", "ms/text", "speed-up"):
+    for name in ("layer × dim", "quality", "of full", "ms", "speed"):
         table.add_column(name, justify="right", no_wrap=True)
     if data.chosen is not None:
         chosen = {**mapping(decision.get("test")), **decision}
@@ -48,8 +49,15 @@ def _table(data: RunData, decision: Mapping[str, Any]) -> Table:
         table.add_row(*_cells(name, chosen, data), style="bold")
     for entry in map(mapping, sequence(decision.get("baselines"))):
         if "centred" not in str(entry.get("name")):  # beside raw it adds a line and no news
-            table.add_row(*_cells(str(entry.get("name")), entry, data))
+            table.add_row(*_cells(_short(str(entry.get("name"))), entry, data))
     return table
+
+
+def _short(name: str) -> str:
+    """`depth 1/2, translated` as `½ depth, translated`: the table has to fit into 80 columns."""
+    for fraction, sign in (("1/2", "½"), ("2/3", "⅔"), ("3/4", "¾")):
+        name = name.replace(f"depth {fraction}", f"{sign} depth")
+    return name
 
 
 def _cells(name: str, entry: Mapping[str, Any], data: RunData) -> list[Text]:
@@ -58,7 +66,8 @@ def _cells(name: str, entry: Mapping[str, Any], data: RunData) -> list[Text]:
     cost = entry.get("relative_cost")
     share = percent(entry.get("share"))
     if is_number(entry.get("share_low")) and is_number(entry.get("share_high")):
-        share += f" [{float(entry['share_low']):.1%}, {float(entry['share_high']):.1%}]"
+        low, high = (100 * float(entry[key]) for key in ("share_low", "share_high"))
+        share += f" [{low:.1f}, {high:.1f}]"
     return [
         Text(name),
         Text(NOTHING if cell is None else f"{cell.layer} × {cell.dim}"),

@@ -56,7 +56,7 @@ def demo(
         bool, typer.Option("--fast", help="A quarter of the data: a quick check that all works.")
     ] = False,
 ) -> None:
-    """Choose an exit for the real MiniLM model on built-in real text, and write the report.
+    """Choose an exit for the real MiniLM model on built-in real text (topics of docstrings), and write the report.
 
     Pulls the model once (83 MB), takes at most three minutes on two cores.
     """

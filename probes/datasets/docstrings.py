@@ -93,24 +93,28 @@ def docstrings(seed: int) -> Retrieval:
     "docstring-topics",
     "labelled",
     PYTHON,
-    "Which family of modules a docstring of the standard library belongs to; modules never straddle splits.",
+    "Which family of modules a docstring of the standard library belongs to; classes never straddle splits.",
 )
 def docstring_topics(seed: int) -> LabelledTexts:
-    """Docstrings labelled by module family, at most `TOPIC_CAP` per module (drawn by `seed`); groups are modules."""
+    """Docstrings labelled by module family, at most `TOPIC_CAP` per module (drawn by `seed`).
+
+    Groups are submodules or, in a module that is one file, its classes and functions: what was written in one breath.
+    """
     rng = np.random.default_rng(seed)
     family = {module: name for name, modules in FAMILIES.items() for module in modules}
-    by_module: dict[str, list[str]] = {}
+    by_module: dict[str, list[tuple[str, str]]] = {}
     seen: set[str] = set()
     for item in stdlib_docstrings():
         text = item.whole
         if item.module in family and len(text.split()) >= TOPIC_WORDS and text not in seen:
             seen.add(text)
-            by_module.setdefault(item.module, []).append(text)
+            place = ".".join(item.name.split(".")[:2])
+            by_module.setdefault(item.module, []).append((text, place))
     rows: list[tuple[str, str, str]] = []
     for module in sorted(by_module):
         texts = by_module[module]
         chosen = sorted(rng.permutation(len(texts))[:TOPIC_CAP].tolist())
-        rows += [(texts[i], family[module], module) for i in chosen]
+        rows += [(texts[i][0], family[module], texts[i][1]) for i in chosen]
     texts, labels, groups = zip(*rows, strict=True)
     source = Source(
         PYTHON, python_version(), ("texts depend on the Python version: compare by hash",)
