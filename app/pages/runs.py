@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 from panels import state
+from panels.sidebar import Choice
 from panels.words import heading, section
 
 from probes.errors import FathometerError
@@ -17,9 +19,10 @@ from probes.report.text import clean, size
 from probes.runs import RunView
 
 _FRESH_SECONDS = 60
+OVERVIEW = Path(__file__).parent / "overview.py"
 
 
-def page() -> None:
+def page(choice: Choice) -> None:
     """The whole page."""
     heading("Runs", str(state.parent()))
     _say()
@@ -29,7 +32,7 @@ def page() -> None:
         st.code("fathometer demo", language="bash")
     else:
         _table(views)
-        _actions(views)
+        _actions(choice)
     _import()
 
 
@@ -92,52 +95,38 @@ def _moment(text: object) -> str:
 
 
 def _row_clicked() -> None:
+    """A click on a row is a choice in the sidebar: there is one current run everywhere."""
     rows = st.session_state["runs_table"].selection.rows
     order = st.session_state.get("runs_order", [])
     if rows and rows[0] < len(order):
-        st.session_state["acting"] = order[rows[0]]
+        st.session_state["run"] = order[rows[0]]
 
 
-def _actions(views: list[RunView]) -> None:
-    names = [view.slug for view in views]
+def _actions(choice: Choice) -> None:
+    if choice.run is None:
+        return
+    slug = choice.run.slug
     section("Open, export, delete")
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        slug = st.selectbox(
-            "Run to act on",
-            names,
-            index=None,
-            key="acting",
-            placeholder="Click a row, or choose",
-            width=380,
-        )
-        none = slug is None
-        st.button(
-            "Open",
-            on_click=_open,
-            args=(slug,),
-            disabled=none,
-            icon=":material/open_in_new:",
-            key="open",
-        )
+    st.text("The run chosen in the sidebar, or by a click on its row:")
+    st.code(slug, language=None)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.page_link(OVERVIEW, label="Open", icon=":material/open_in_new:")
         st.download_button(
             "Export",
-            lambda: export_run(state.parent() / slug) if slug else b"",
+            lambda: export_run(state.parent() / slug),
             file_name=f"{slug}.zip",
             mime="application/zip",
-            disabled=none,
             on_click="ignore",
             icon=":material/download:",
             key="export",
         )
-        if st.button("Delete …", disabled=none, icon=":material/delete:", key="delete"):
-            _confirm(slug)
-    if st.session_state.pop("go_overview", False):
-        st.switch_page("pages/overview.py")
+        st.button("Delete …", icon=":material/delete:", key="delete", on_click=_ask, args=(slug,))
+    if st.session_state.get("deleting") == slug:
+        _confirm(slug)
 
 
-def _open(slug: str) -> None:
-    st.session_state["run"] = slug
-    st.session_state["go_overview"] = True
+def _ask(slug: str | None) -> None:
+    st.session_state["deleting"] = slug
 
 
 def _is_live(slug: str) -> bool:
@@ -146,7 +135,7 @@ def _is_live(slug: str) -> bool:
     return view.status == "running" and now - view.modified < _FRESH_SECONDS
 
 
-@st.dialog("Delete this run?")
+@st.dialog("Delete this run?", on_dismiss=lambda: _ask(None))
 def _confirm(slug: str) -> None:
     st.code(slug, language=None)
     if _is_live(slug):
@@ -161,9 +150,11 @@ def _confirm(slug: str) -> None:
                 st.error("It could not be deleted.", icon=":material/error:")
                 st.text(str(error))
                 return
+            _ask(None)
             st.session_state["runs_done"] = f"{slug} was deleted."
             st.rerun()
         if st.button("Keep it", key="keep_it"):
+            _ask(None)
             st.rerun()
 
 
@@ -184,4 +175,4 @@ def _import() -> None:
     st.rerun()
 
 
-page()
+page(st.session_state["choice"])

@@ -66,7 +66,7 @@ def _budget(run: Shown) -> Budget:
     if st.session_state.get("_budget_of") != run.slug:  # another run: start from its own budget
         came_by_url = "_budget_of" not in st.session_state
         for key, value in _defaults(own).items():
-            if not (came_by_url and key in st.query_params):
+            if not (came_by_url and _usable(key, st.query_params.get(key))):
                 st.session_state[key] = value
         st.session_state["_budget_of"] = run.slug
     if own.max_loss is None:
@@ -109,6 +109,16 @@ def _defaults(own: Budget) -> dict[str, float]:
     keep = min(100.0, max(50.0, round(own.min_quality * 1000) / 10))
     lose = min(0.5, max(0.005, round((own.max_loss or 0.05) * 200) / 200))
     return {"sure": sure, **({"keep": keep} if own.max_loss is None else {"lose": lose})}
+
+
+def _usable(key: str, given: str | None) -> bool:
+    """Whether the URL gives this slider a value that it can take."""
+    try:
+        value = float(given or "")
+    except ValueError:
+        return False
+    low, high = {"keep": (50, 100), "lose": (0.005, 0.5), "sure": (80, 99)}[key]
+    return low <= value <= high and (key != "sure" or value in CONFIDENCES)
 
 
 def _badge(run: Shown) -> None:

@@ -18,7 +18,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).parents[2]
-MAIN = ROOT / "app" / "main.py"
+MAIN = ROOT / "app" / "start" / "main.py"
 
 
 def _module(name: str) -> Any:
@@ -72,7 +72,7 @@ def overview(runs: Path) -> Opener:
 @pytest.fixture
 def runs_page(overview: Opener) -> Opener:
     """Opens the Runs page."""
-    return lambda **query: checked(overview(**query).switch_page("pages/runs.py").run())
+    return lambda **query: checked(overview(**query).switch_page("../pages/runs.py").run())
 
 
 def checked(at: AppTest) -> AppTest:

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: it draws, a click and the slider change what is said, and nothing leaves the machine."""
+"""The dashboard in a real browser: a click and the slider change what is said, and nothing leaves the machine."""
 
 from __future__ import annotations
 
@@ -147,7 +147,9 @@ def test_the_guard_fails_when_telemetry_is_on(
     """Break it on purpose: with usage statistics on, the page calls a metrics host and the guard says so."""
     on = (
         "before = dashboard.command\n"
-        "dashboard.command = lambda port: [f.replace('gatherUsageStats=false', 'gatherUsageStats=true') for f in before(port)]"
+        "def loud(port):\n"
+        "    return [f.replace('UsageStats=false', 'UsageStats=true') for f in before(port)]\n"
+        "dashboard.command = loud"
     )
     with serve(tmp_path / "runs", tmp_path / "home", on) as running:
         guard = browsing.Guard(running.url)

@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 import tomllib
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,9 @@ def test_every_setting_travels_as_a_flag() -> None:
     ):
         assert flag in command
     assert any(flag.startswith("--theme.dark.") for flag in command)
-    config = tomllib.loads((dashboard.bundled("app") / ".streamlit" / "config.toml").read_text())
+    config = tomllib.loads(
+        (dashboard.bundled("app") / "start" / ".streamlit" / "config.toml").read_text()
+    )
     assert (
         len([c for c in command if c.startswith("--")]) == len(list(dashboard.settings(config))) + 1
     )
@@ -127,8 +128,8 @@ def _handshake(port: int, origin: str, host: str) -> int:
 
 
 def test_health_answers(serve: Any, tmp_path: Path) -> None:
-    with serve(tmp_path / "runs", tmp_path / "home") as server:
-        with urllib.request.urlopen(f"{server.url}/_stcore/health") as answer:
-            assert answer.status == 200
-        with pytest.raises(urllib.error.URLError):
-            urllib.request.urlopen(f"{server.url}/no/such/page.json")
+    with (
+        serve(tmp_path / "runs", tmp_path / "home") as server,
+        urllib.request.urlopen(f"{server.url}/_stcore/health") as answer,
+    ):
+        assert answer.status == 200

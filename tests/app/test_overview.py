@@ -73,13 +73,19 @@ def test_the_slider_recomputes_the_choice_as_the_walk_does(
 
 def test_confidence_matters(synthetic: Any, runs: Path, overview: Any) -> None:
     path = synthetic.make_run(runs)
-    at = overview()
-    at.slider(key="keep").set_value(94.0)
-    at.select_slider(key="sure").set_value(80).run()
-    expected = _expected(path, Budget(0.94, confidence=0.8))
-    assert expected != _expected(path, Budget(0.94, confidence=0.99))
-    assert expected is not None
-    assert expected.split(":")[1].replace("x", " × ") in _metrics(at).values()
+    keep, chosen = next(
+        (keep, names)
+        for keep in range(60, 100)
+        if len(names := {_expected(path, Budget(keep / 100, confidence=c)) for c in (0.8, 0.99)})
+        == 2
+    )
+    at = overview(keep=str(float(keep)))
+    seen = set()
+    for sure in (80, 99):
+        at.select_slider(key="sure").set_value(sure).run()
+        assert not at.exception
+        seen |= {label for label in _metrics(at).values() if " × " in label}
+    assert seen == {name.split(":")[1].replace("x", " × ") for name in chosen if name}
 
 
 def test_the_budget_starts_where_the_run_was_made(
@@ -101,8 +107,8 @@ def test_the_url_sets_run_budget_and_cell(synthetic: Any, runs: Path, overview: 
 
 
 @pytest.mark.parametrize("query", [
-    {"run": "../../etc"}, {"run": "missing"}, {"cell": "raw:99x1"}, {"cell": "<script>"}, {"keep": "1e9"}, {"keep": "x"},
-    {"sure": "100"}, {"with": "minilm-stsb"}, {"state": "![x](http://evil.example)"},
+    {"run": "../../etc"}, {"run": "missing"}, {"cell": "raw:99x1"}, {"cell": "<script>"}, {"keep": "1e9"},
+    {"keep": "x"}, {"sure": "100"}, {"with": "minilm-stsb"}, {"state": "![x](http://evil.example)"},
 ])  # fmt: skip
 def test_nonsense_in_the_url_is_ignored(
     synthetic: Any, runs: Path, overview: Any, query: dict[str, str]
@@ -272,9 +278,9 @@ def test_the_page_needs_no_torch(synthetic: Any, runs: Path) -> None:
     synthetic.make_run(runs)
     code = (
         "import sys; from streamlit.testing.v1 import AppTest\n"
-        "at = AppTest.from_file('app/main.py', default_timeout=120).run()\n"
+        "at = AppTest.from_file('app/start/main.py', default_timeout=120).run()\n"
         "assert not at.exception and len(at.metric) == 6\n"
-        "at.switch_page('pages/runs.py').run(); assert not at.exception\n"
+        "at.switch_page('../pages/runs.py').run(); assert not at.exception\n"
         "bad = {'torch', 'transformers', 'sklearn'} & set(sys.modules); assert not bad, bad"
     )
     root = Path(__file__).parents[2]

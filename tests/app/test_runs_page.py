@@ -30,33 +30,25 @@ def test_no_runs(runs: Path, runs_page: Any) -> None:
     assert not at.dataframe
 
 
-def test_nothing_can_be_done_before_a_run_is_chosen(
-    synthetic: Any, runs: Path, runs_page: Any
-) -> None:
-    synthetic.make_run(runs, parts=())
-    at = runs_page()
-    assert _button(at, "open").disabled
-    assert _button(at, "delete").disabled
-
-
-def test_open_shows_the_run_on_the_overview(synthetic: Any, runs: Path, runs_page: Any) -> None:
+def test_the_current_run_is_the_one_to_act_on(synthetic: Any, runs: Path, runs_page: Any) -> None:
     synthetic.make_run(runs, "one")
-    synthetic.make_run(runs, "two", min_quality=0.8)
-    at = runs_page(run="two")
-    at.selectbox(key="acting").set_value("one").run()
-    _button(at, "open").click().run()
-    assert not at.exception
-    assert at.selectbox(key="run").value == "one"
-    assert at.slider(key="keep").value == 95.0
+    synthetic.make_run(runs, "two")
+    at = runs_page(run="one")
+    assert at.code[0].value == "one"
+    at.selectbox(key="run").set_value("two").run()
+    assert at.code[0].value == "two"
 
 
 def test_delete_asks_first(synthetic: Any, runs: Path, runs_page: Any) -> None:
     synthetic.make_run(runs, "keep")
     synthetic.make_run(runs, "drop")
-    at = runs_page()
-    at.selectbox(key="acting").set_value("drop").run()
+    at = runs_page(run="drop")
     _button(at, "delete").click().run()
     assert (runs / "drop").is_dir()
+    _button(at, "keep_it").click().run()
+    assert (runs / "drop").is_dir()
+    assert not [button for button in at.button if button.key == "really"]
+    _button(at, "delete").click().run()
     _button(at, "really").click().run()
     assert not at.exception
     assert not (runs / "drop").exists()
@@ -65,8 +57,7 @@ def test_delete_asks_first(synthetic: Any, runs: Path, runs_page: Any) -> None:
 
 def test_a_live_run_cannot_be_deleted(synthetic: Any, runs: Path, runs_page: Any) -> None:
     synthetic.make_run(runs, "live", status="running", parts=())
-    at = runs_page()
-    at.selectbox(key="acting").set_value("live").run()
+    at = runs_page(run="live")
     _button(at, "delete").click().run()
     assert "still running" in at.warning[0].value
     assert not [button for button in at.button if button.key == "really"]
