@@ -16,23 +16,27 @@ FloatArray = NDArray[np.floating[Any]]
 
 def _units(X: Any) -> FloatArray:
     """Rows at unit length in float64; rows of zero length have no direction and are refused."""
-    X = check_matrix(X)
-    if len(X) < 2:
+    states = check_matrix(X)
+    n = len(states)
+    if n < 2:
         raise DoesNotApply("anisotropy of one row: a pair is needed")
-    largest = float(np.abs(X).max())
+    largest = float(np.abs(states).max())
     units = normalise_rows(
-        X.astype(np.float64) / (largest or 1.0)
+        states.astype(np.float64) / (largest or 1.0)
     )  # scaled first, so that no square underflows
     zero = np.flatnonzero(~units.any(axis=1))
     if len(zero):
         raise DoesNotApply(
-            f"anisotropy: row {zero[0]} is zero ({len(zero)} of {len(X)} rows), it has no direction"
+            f"anisotropy: row {zero[0]} is zero ({len(zero)} of {n} rows), it has no direction"
         )
     return units
 
 
 def _influence(X: Any) -> FloatArray:
-    """What each row adds to the mean per unit of extra weight, (n,): twice its own mean cosine less the mean, over n."""
+    """What each row adds to the mean per unit of extra weight, (n,).
+
+    That is twice its own mean cosine less the mean, over n.
+    """
     units = _units(X)
     n = len(units)
     own = (units @ units.sum(axis=0) - 1) / (n - 1)
@@ -47,7 +51,8 @@ def _influence(X: Any) -> FloatArray:
         -1.0,
         1.0,
         "down",
-        "Mean cosine between the states of two different texts; 0 for directions spread evenly, 1 when all point the same way.",
+        "Mean cosine between the states of two different texts; 0 for directions spread evenly, 1 when "
+        "all point the same way.",
         "Ethayarajh 2019 (arXiv 1909.00512)",
     ),
     {"rotation", "scale", "permutation"},
@@ -56,12 +61,14 @@ def _influence(X: Any) -> FloatArray:
 def anisotropy(X: Any) -> float:
     """Mean cosine over all pairs of different rows of X (n, d), exactly.
 
-    With u_i the rows at unit length and s = Σ u_i the mean is (‖s‖² − n) / (n (n − 1)), so all pairs cost no more than one
-    pass. In [−1/(n − 1), 1]; isotropic states give about 0, identical directions 1.
+    With u_i the rows at unit length and s = Σ u_i the mean is (‖s‖² − n) / (n (n − 1)), so all
+    pairs cost no more than one pass. In [−1/(n − 1), 1]; isotropic states give about 0, identical
+    directions 1.
 
-    Raises `DoesNotApply` for a single row and where a row is zero (it has no direction), `InputError` or `NonFiniteError` for
-    what is no finite matrix. Paper: Ethayarajh 2019, "How contextual are contextualized word representations?" (random
-    pairs there, all pairs here). See also `effective_rank`.
+    Raises `DoesNotApply` for a single row and where a row is zero (it has no direction),
+    `InputError` or `NonFiniteError` for what is no finite matrix. Paper: Ethayarajh 2019, "How
+    contextual are contextualized word representations?" (random pairs there, all pairs here). See
+    also `effective_rank`.
 
     >>> import numpy as np
     >>> round(anisotropy(np.eye(4)), 6)

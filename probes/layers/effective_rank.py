@@ -17,10 +17,10 @@ FloatArray = NDArray[np.floating[Any]]
 def _influence(X: Any, center: bool = True) -> FloatArray:
     """What each row adds to the effective rank per unit of extra weight, (n,).
 
-    With weights w on the rows, dσ_j/dw_i = u_ij² σ_j / 2, hence dH/dw_i = −Σ_j (log p_j + H) u_ij² σ_j / 2 ⁄ Σ σ.
+    With weights w on the rows, dσ_j/dw_i = u_ij² σ_j / 2, hence dH/dw_i = −Σ_j (log p_j + H) u_ij²
+    σ_j / 2 ⁄ Σ σ.
     """
-    X = check_matrix(X)
-    wide = X.astype(np.float64)
+    wide = check_matrix(X).astype(np.float64)
     if center:
         wide -= wide.mean(axis=0)
     left, sigma, _ = np.linalg.svd(wide, full_matrices=False)
@@ -40,7 +40,8 @@ def _influence(X: Any, center: bool = True) -> FloatArray:
         1.0,
         None,
         "none",
-        "Number of equally strong directions that would spread the states as much: exp of the entropy of the singular values.",
+        "Number of equally strong directions that would spread the states as much: exp of the entropy of "
+        "the singular values.",
         "Roy & Vetterli 2007; Garrido et al. 2023 (RankMe, arXiv 2210.02885)",
     ),
     {"rotation", "scale", "translation", "permutation"},
@@ -49,12 +50,13 @@ def _influence(X: Any, center: bool = True) -> FloatArray:
 def effective_rank(X: Any, center: bool = True) -> float:
     """Exponential of the entropy of the normalised singular values.
 
-    p_j = σ_j / Σ σ,  effective rank = exp(−Σ p_j log p_j), with σ the singular values of X (n, d), of the centred X by
-    default. In [1, min(n, d)]; the same formula as RankMe. It grows with n, so compare only at equal n. With
-    `center=False` it is no longer unchanged by a translation.
+    p_j = σ_j / Σ σ,  effective rank = exp(−Σ p_j log p_j), with σ the singular values of X (n, d),
+    of the centred X by default. In [1, min(n, d)]; the same formula as RankMe. It grows with n, so
+    compare only at equal n. With `center=False` it is no longer unchanged by a translation.
 
-    Raises `DoesNotApply` where there is no direction at all (one row or all rows equal when centred, all zero when not), `InputError`
-    or `NonFiniteError` for what is no finite matrix. Paper: Roy & Vetterli 2007, "The effective rank". See also `anisotropy`.
+    Raises `DoesNotApply` where there is no direction at all (one row or all rows equal when
+    centred, all zero when not), `InputError` or `NonFiniteError` for what is no finite matrix.
+    Paper: Roy & Vetterli 2007, "The effective rank". See also `anisotropy`.
 
     >>> import numpy as np
     >>> round(effective_rank(np.eye(5), center=False), 6)
@@ -62,12 +64,12 @@ def effective_rank(X: Any, center: bool = True) -> float:
     >>> round(effective_rank(np.outer([1.0, 2, 4], [3, 1])), 6)
     1.0
     """
-    X = check_matrix(X)
-    sigma = singular_values(X, center)
-    if sigma[0] <= _rounding(X):
+    states = check_matrix(X)
+    sigma = singular_values(states, center)
+    if sigma[0] <= _rounding(states):
         kind = "all rows are equal" if center else "all rows are zero"
         raise DoesNotApply(
-            f"effective rank of {len(X)} rows: {kind}, there is no direction to count"
+            f"effective rank of {len(states)} rows: {kind}, there is no direction to count"
         )
     p = sigma / sigma.sum()
     p = p[p > 0]

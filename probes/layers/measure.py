@@ -36,11 +36,13 @@ def measure_layers(
     ----------
     states : layer -> (n, d), read one layer at a time. metrics : registered names, all when None.
     groups : (n,) rows that belong together count as one draw in the intervals.
-    confidence : of the intervals; None leaves them out (the effective rank's needs singular vectors, about 4 times the work).
+    confidence : of the intervals; None leaves them out (the effective rank's needs singular
+    vectors, about 4 times the work).
 
-    The interval is value ± t · √Σ I_g², I_g the summed influence of group g on the value (infinitesimal jackknife, Jaeckel 1972), cut
-    to the measure's range. It speaks of other texts in the same number; a bootstrap would be biased, for repeated rows
-    lower the rank. Where a metric does not apply the value is null, with the reason in `attrs["notes"]`.
+    The interval is value ± t · √Σ I_g², I_g the summed influence of group g on the value
+    (infinitesimal jackknife, Jaeckel 1972), cut to the measure's range. It speaks of other texts in
+    the same number; a bootstrap would be biased, for repeated rows lower the rank. Where a metric
+    does not apply the value is null, with the reason in `attrs["notes"]`.
 
     Raises `InputError` for unknown metrics, `NonFiniteError` for NaN in the states.
 

@@ -1,7 +1,8 @@
 """Probes: simple classifiers on states, and a sweep of them over all layers.
 
-`LinearProbe` (logistic), `RidgeProbe` (least squares, quickest) and `MassMeanProbe` (difference of means) are scikit-learn
-estimators; `sweep` cross-validates any of them on every layer and gives a tidy table.
+`LinearProbe` (logistic), `RidgeProbe` (least squares, quickest) and `MassMeanProbe` (difference of
+means) are scikit-learn estimators; `sweep` cross-validates any of them on every layer and gives a
+tidy table.
 """
 
 from __future__ import annotations

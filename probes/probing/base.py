@@ -33,8 +33,8 @@ class Concept:
 class OutOfFold:
     """What a probe says about rows it was not trained on.
 
-    `scores` (n,) for two classes (higher: the second), else (n, K); `predicted` (n,) class codes; `chosen` the regularisation
-    of every fold, empty for probes that have none.
+    `scores` (n,) for two classes (higher: the second), else (n, K); `predicted` (n,) class codes;
+    `chosen` the regularisation of every fold, empty for probes that have none.
     """
 
     scores: FloatArray
@@ -68,20 +68,22 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
         """X as floats (n, d) and y as codes (n,); sets `classes_`. One class is an error."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        found: Any = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        states, labels = found
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise EstimatorInputError(
-                f"{type(self).__name__} needs samples of two classes; all {len(y)} have the class {self.classes_[0]!r}"
+                f"{type(self).__name__} needs samples of two classes; all {len(labels)} have the class "
+                f"{self.classes_[0]!r}"
             )
-        return X, codes.astype(np.int64)
+        return states, codes.astype(np.int64)
 
     def decision_function(self, X: Any) -> FloatArray:
         """(n,) for two classes, where positive means the second; else (n, K)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        scores = X @ self.coef_.T + self.intercept_
+        states: Any = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        scores = states @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -103,3 +105,15 @@ def positive_values(values: Any, name: str) -> NDArray[np.float64]:
             f"{name} is {values!r}: one or more finite positive numbers are needed"
         )
     return grid
+
+
+def checked_groups(groups: Any, n: int) -> NDArray[Any] | None:
+    """Groups as an array (n,), or None."""
+    if groups is None:
+        return None
+    values = np.asarray(groups)
+    if values.shape != (n,):
+        raise EstimatorInputError(
+            f"groups have shape {values.shape}, ({n},) is needed: one per row"
+        )
+    return values

@@ -1,8 +1,9 @@
 """One layer's states, standardised once and shared by all folds.
 
-Every fold has its own mean and scale, but copying the states per fold would cost more than the probes. The states are
-therefore standardised once by all rows, and each fold keeps the thin correction that turns this into its own
-standardisation: z = (x − centre) · scale. The correction is exact, so no test row reaches a fold's numbers.
+Every fold has its own mean and scale, but copying the states per fold would cost more than the
+probes. The states are therefore standardised once by all rows, and each fold keeps the thin
+correction that turns this into its own standardisation: z = (x − centre) · scale. The correction is
+exact, so no test row reaches a fold's numbers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from probes.probing.folds import FoldPlan
 FloatArray = NDArray[np.floating[Any]]
 
 BLOCK_ROWS = 8192  # rows widened to float64 at a time
+FAR = 30.0  # standard deviations of a fold between its mean and the common one
 
 
 @dataclass(frozen=True)
@@ -42,27 +44,33 @@ class Design:
 
 
 def make_design(X: FloatArray, plan: FoldPlan, device: str = "cpu", scale: bool = True) -> Design:
-    """The design of states X (n, d), in float64 if X is and in float32 otherwise."""
+    """The design of states X (n, d), in float64 if X is and in float32 otherwise.
+
+    Where a fold's own standardisation is far from the common one (rows of another scale in its test
+    part), float32 would lose the difference, and float64 is used.
+    """
     dtype = torch.float64 if X.dtype == np.float64 else torch.float32
     ordered = torch.from_numpy(np.ascontiguousarray(X[plan.order])).to(device=device, dtype=dtype)
     moments = _Moments.of_cells(ordered, plan)
     whole = moments.standardiser(np.ones(len(plan.bounds) - 1, dtype=bool), scale)
     own = tuple(moments.standardiser(member, scale) for member in plan.member)
     # the shift is rounded to the states' precision first, so that the corrections below are exact
-    shift = torch.from_numpy(whole.mean).to(device=device, dtype=dtype)
-    factor = torch.from_numpy(whole.inverse_scale).to(device=device, dtype=dtype)
+    shift = torch.from_numpy(whole.mean).to(ordered)
+    factor = torch.from_numpy(whole.inverse_scale).to(ordered)
     shift64, factor64 = shift.double().cpu().numpy(), factor.double().cpu().numpy()
     centre = np.stack([(s.mean - shift64) * factor64 for s in own])
     alive = factor64 > 0
     ratio = np.stack(
         [np.where(alive, s.inverse_scale / np.where(alive, factor64, 1), 0) for s in own]
     )
-    as_tensor = {"device": device, "dtype": dtype}
+    ordered.sub_(shift).mul_(factor)
+    if np.abs(centre * ratio).max() > FAR:
+        ordered = ordered.double()
     return Design(
-        X=ordered.sub_(shift).mul_(factor),
-        centre=torch.from_numpy(centre).to(**as_tensor),
-        scale=torch.from_numpy(ratio).to(**as_tensor),
-        train=torch.from_numpy(plan.train).to(**as_tensor),
+        X=ordered,
+        centre=torch.from_numpy(centre).to(ordered),
+        scale=torch.from_numpy(ratio).to(ordered),
+        train=torch.from_numpy(plan.train).to(ordered),
         plan=plan,
         standardisers=own,
     )

@@ -23,8 +23,8 @@ HOLD_OUT = 5  # one part in five chooses the regularisation
 def stratified_folds(y: IntArray, groups: NDArray[Any] | None, k: int, seed: int) -> Folds:
     """`k` folds as (train, test) row numbers; the classes `y` (n,) are spread evenly, whole groups stay on one side.
 
-    Classes with fewer rows (or groups) than folds are dealt like the largest class: not every fold tests them.
-    Raises `InputError` when there are fewer rows (or groups) than folds.
+    Classes with fewer rows (or groups) than folds are dealt like the largest class: not every fold
+    tests them. Raises `InputError` when there are fewer rows (or groups) than folds.
     """
     units = len(y) if groups is None else len(np.unique(groups))
     if not 2 <= k <= units:
@@ -47,8 +47,8 @@ def _without_rare(y: IntArray, groups: NDArray[Any] | None, k: int) -> IntArray:
 def inner_hold_out(y: IntArray, groups: NDArray[Any] | None, seed: int) -> NDArray[np.bool_]:
     """Mask (n,) of the rows on which the regularisation is chosen: a stratified fifth, by whole groups.
 
-    Every class keeps rows in the other part: a class with one member (or all in one group) is never held out.
-    Raises `EstimatorInputError` when no row can be held out.
+    Every class keeps rows in the other part: a class with one member (or all in one group) is never
+    held out. Raises `EstimatorInputError` when no row can be held out.
     """
     codes = None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
     return _hold_out(y.tobytes(), None if codes is None else codes.tobytes(), seed).copy()
@@ -81,50 +81,12 @@ def _give_back_lost_classes(
         held[rows if groups is None else np.isin(groups, groups[rows])] = False
 
 
-def joint_classes(labels: Sequence[IntArray], k: int) -> IntArray:
-    """One code per row that stratifies several concepts at once.
-
-    Concepts are joined in order as long as every combination that occurs has at least k members; so folds can be shared.
-    """
-    joint = labels[0]
-    for y in labels[1:]:
-        _, both = np.unique(np.stack([joint, y]), axis=1, return_inverse=True)
-        if np.bincount(both).min() >= k:
-            joint = both
-    return joint
-
-
-def checked_folds(cv: Any, n: int) -> Folds:
-    """User-given (train, test) row numbers; disjoint within a fold, and every row tested at most once."""
-    folds = [(np.asarray(train), np.asarray(test)) for train, test in cv]
-    if not folds:
-        raise InputError(
-            "cv holds no folds: give a number such as 5 or a list of (train, test) row numbers"
-        )
-    tested = np.zeros(n, dtype=int)
-    for number, (train, test) in enumerate(folds):
-        for part in (train, test):
-            if part.dtype.kind not in "iu" or part.ndim != 1 or not len(part):
-                raise InputError(
-                    f"fold {number} of cv: row numbers (whole, 1-D, not empty) are needed"
-                )
-            if part.min() < 0 or part.max() >= n:
-                raise InputError(f"fold {number} of cv names a row outside 0…{n - 1}")
-        if len(np.intersect1d(train, test)):
-            raise InputError(f"fold {number} of cv tests on rows it trains on")
-        tested[test] += 1
-    if tested.max() > 1:
-        raise InputError(
-            f"row {int(tested.argmax())} is tested in two folds of cv: once is allowed"
-        )
-    return folds
-
-
 @dataclass(frozen=True)
 class FoldPlan:
     """Which rows each fold trains on, and the row order in which those parts are contiguous.
 
-    Rows with the same membership in all folds form a *cell*; with k plain folds the cells are the k test parts.
+    Rows with the same membership in all folds form a *cell*; with k plain folds the cells are the k
+    test parts.
     """
 
     train: NDArray[np.bool_]  # (fold, n), columns in `order`

@@ -2,9 +2,10 @@
 
     F(W, b) = Σ_i loss(y_i, W z_i + b) + ‖W‖² / (2C)
 
-Folds, values of C and concepts are rows of one matrix, so each step is two matrix products over the shared states. One
-eigendecomposition of the layer's correlation matrix preconditions every row: H₀ = (a S + I/C)⁻¹ with a the row's mean
-curvature Σ p(1 − p). A row is finished when its Newton decrement, which estimates F − min F, is small beside F.
+Folds, values of C and concepts are rows of one matrix, so each step is two matrix products over the
+shared states. One eigendecomposition of the layer's correlation matrix preconditions every row: H₀
+= (a S + I/C)⁻¹ with a the row's mean curvature Σ p(1 − p). A row is finished when its Newton
+decrement, which estimates F − min F, is small beside F.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from probes.probing.design import Design
 
 ABSENT = 1e4  # taken off the logit of a class that a training part does not hold: its probability is exactly zero
+TRIALS = 8  # of a line search
 MEMORY = 8  # pairs kept per row
 ROWS_PER_DIM = 4  # more rows than this times d do not make a better preconditioner
 
@@ -124,18 +126,21 @@ class _Objective:
             each = torch.logsumexp(Z, dim=1) - Z.gather(1, y[:, None])[:, 0]
         return each.mul_(weight).sum(-1, dtype=torch.float64)
 
-    def residual(self, Z: Tensor) -> tuple[Tensor, Tensor]:
-        """∂loss/∂Z (P, c, n) and the summed curvature p(1 − p) (P, c)."""
+    def residual(self, Z: Tensor) -> Tensor:
+        """∂loss/∂Z (P, c, n)."""
+        p = torch.sigmoid(Z) if self.binary else torch.softmax(Z, dim=1)
+        target = self.problems.y[:, None] if self.binary else self.one_hot
+        return p.sub_(target).mul_(self.problems.weight[:, None])
+
+    def curvature(self, Z: Tensor) -> Tensor:
+        """Summed curvature of the loss in the logits, (P, c, c): Σ p(1 − p), or Σ diag(p) − p pᵀ."""
         weight = self.problems.weight[:, None]
         if self.binary:
             p = torch.sigmoid(Z)
-            target = self.problems.y[:, None]
-        else:
-            p = torch.softmax(Z, dim=1)
-            target = self.one_hot
-        R = (p - target).mul_(weight)
-        curvature = p.mul_(p.neg().add_(1)).mul_(weight).sum(-1)
-        return R, curvature
+            return (p * (1 - p) * weight).sum(-1, keepdim=True)
+        p = torch.softmax(Z, dim=1)
+        weighted = p * weight
+        return torch.diag_embed(weighted.sum(-1)) - weighted @ p.transpose(1, 2)
 
     def gradient(self, R: Tensor, theta: Tensor) -> Tensor:
         P, c, n = R.shape
@@ -147,12 +152,23 @@ class _Objective:
         g[..., -1] = total
         return g
 
+    def step(self, point: _Point, direction: Tensor, course: Tensor, t: Tensor) -> _Point:
+        """Where a step t (P,) along `direction`, whose logits are `course`, leads; the gradient is left to do."""
+        length = t.to(direction.dtype)[:, None, None]
+        logits = point.logits + length * course
+        theta = point.theta + length * direction
+        return _Point(theta, logits, self.residual(logits), self.loss(logits), point.gradient)
+
     def inverse(self, preconditioner: Preconditioner, point: _Point) -> Callable[[Tensor], Tensor]:
-        """The preconditioner at the rows' present curvature."""
+        """The preconditioner at the rows' present curvature, in whose eigenvectors the classes are apart."""
+        matrix = self.curvature(point.logits)
         floor = 1e-4 * self.problems.weight.sum(-1, keepdim=True)
-        return partial(
-            preconditioner.apply, a=torch.maximum(point.curvature, floor), ridge=self.ridge
-        )
+        if self.binary:
+            a = torch.maximum(matrix[..., 0], floor)
+            return partial(preconditioner.apply, a=a, ridge=self.ridge)
+        values, Q = torch.linalg.eigh(matrix)
+        a = torch.maximum(values, floor)
+        return lambda g: Q @ preconditioner.apply(Q.transpose(1, 2) @ g, a, self.ridge)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -195,23 +211,23 @@ class _Point:
     theta: Tensor
     logits: Tensor
     residual: Tensor
-    curvature: Tensor
     loss: Tensor
     gradient: Tensor
 
     @classmethod
     def at(cls, objective: _Objective, theta: Tensor, logits: Tensor) -> _Point:
-        residual, curvature = objective.residual(logits)
-        return cls(theta, logits, residual, curvature, objective.loss(logits),
-                   objective.gradient(residual, theta))  # fmt: skip
+        residual = objective.residual(logits)
+        return cls(
+            theta, logits, residual, objective.loss(logits), objective.gradient(residual, theta)
+        )
 
     def value(self, ridge: Tensor) -> Tensor:
         W = self.theta[..., :-1]
         return self.loss + 0.5 * ridge * _dot(W, W)
 
     def rows(self, index: Tensor) -> _Point:
-        return _Point(self.theta[index], self.logits[index], self.residual[index],
-                      self.curvature[index], self.loss[index], self.gradient[index])  # fmt: skip
+        parts = (self.theta, self.logits, self.residual, self.loss, self.gradient)
+        return _Point(*(part[index] for part in parts))
 
 
 def minimise(
@@ -223,7 +239,10 @@ def minimise(
     tol: float,
     max_iter: int,
 ) -> Solution:
-    """Minimise every problem from `start` (P, c, d + 1), or from zero, until its Newton decrement is `tol` of its objective."""
+    """Minimise every problem from `start` (P, c, d + 1), or from zero.
+
+    A row is done when its Newton decrement is `tol` of its objective.
+    """
     P = len(problems.y)
     c = 1 if problems.n_classes == 2 else problems.n_classes
     objective = _Objective(design, problems)
@@ -233,8 +252,9 @@ def minimise(
     active = torch.arange(P, device=theta.device)
     point = _Point.at(objective, theta, logits)
     memory = _Memory()
-    iteration = 0
-    for iteration in range(1, max_iter + 1):
+    iterations = 0
+    while len(active) and iterations < max_iter:
+        iterations += 1
         direction = memory.direction(point.gradient, objective.inverse(preconditioner, point))
         slope = _dot(point.gradient, direction)
         value = point.value(objective.ridge)
@@ -252,7 +272,7 @@ def minimise(
         point = fresh
     if len(active):
         _store(theta, logits, values, active, point, point.value(objective.ridge))
-    return Solution(theta, logits, values, iteration, not len(active))
+    return Solution(theta, logits, values, iterations, not len(active))
 
 
 def _store(
@@ -264,26 +284,24 @@ def _store(
 def _line_search(
     objective: _Objective, point: _Point, direction: Tensor, slope: Tensor, value: Tensor
 ) -> _Point:
-    """A step per row that lowers F enough. Logits are linear in the step, so only sums are recomputed per trial."""
+    """A step per row that lowers F enough. Logits are linear in the step, so a trial needs no matrix product."""
     course = objective.linear(direction)
     W, D = point.theta[..., :-1], direction[..., :-1]
     linear, square = objective.ridge * _dot(W, D), objective.ridge * _dot(D, D)
-    base = 0.5 * objective.ridge * _dot(W, W)
-    t = torch.ones_like(slope)
     noise = 1e-7 if point.theta.dtype == torch.float32 else 1e-14
-    for _trial in range(8):
-        step = t.to(direction.dtype)[:, None, None]
-        logits = point.logits + step * course
-        residual, curvature = objective.residual(logits)
-        loss = objective.loss(logits)
-        slope_t = _dot(residual, course) + linear + t * square
-        value_t = loss + base + t * linear + 0.5 * t * t * square
+    t = torch.ones_like(slope)
+    for _trial in range(TRIALS):
+        fresh = objective.step(point, direction, course, t)
+        slope_t = _dot(fresh.residual, course) + linear + t * square
+        value_t = fresh.loss - point.loss + t * linear + 0.5 * t * t * square + value
         low_enough = value_t <= value + 1e-4 * t * slope + noise * value
-        far_enough = slope_t >= 0.9 * slope
-        done = low_enough & far_enough
+        done = low_enough & (slope_t >= 0.9 * slope)
         if done.all():
             break
         secant = slope / (slope - slope_t).clamp(max=-1e-300)
-        t = torch.where(done, t, t * secant.clamp(0.1, 0.5).where(~low_enough, secant.clamp(2, 10)))
-    theta = point.theta + step * direction
-    return _Point(theta, logits, residual, curvature, loss, objective.gradient(residual, theta))
+        factor = torch.where(low_enough, secant.clamp(2, 10), secant.clamp(0.1, 0.5))
+        t = torch.where(done, t, t * factor)
+    else:
+        fresh = objective.step(point, direction, course, t)
+    fresh.gradient = objective.gradient(fresh.residual, fresh.theta)
+    return fresh

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from probes.errors import EstimatorInputError
 from probes.probing.base import (
     Concept,
     FloatArray,
@@ -17,6 +16,7 @@ from probes.probing.base import (
     OutOfFold,
     Probe,
     as_classes,
+    checked_groups,
     positive_values,
 )
 from probes.probing.folds import FoldPlan, inner_hold_out
@@ -30,22 +30,27 @@ DEFAULT_CS = tuple(float(c) for c in np.logspace(-4, 3, 8))
 class LinearProbe(Probe):
     """L2 logistic regression, multinomial for more than two classes, with C chosen by one inner hold-out.
 
-    Minimises Σ loss(y_i, W z_i + b) + ‖W‖² / (2C) on states z standardised on the training rows. A stratified fifth of them
-    (whole groups, if `fit` is given groups) is held out, the C with the least log-loss there is taken, ties to the stronger
-    regularisation, and the probe is fitted again on all training rows. Batched L-BFGS to `tol` of the objective.
+    Minimises Σ loss(y_i, W z_i + b) + ‖W‖² / (2C) on states z standardised on the training rows. A
+    stratified fifth of them (whole groups, if `fit` is given groups) is held out, the C with the
+    least log-loss there is taken, ties to the stronger regularisation, and the probe is fitted
+    again on all training rows. Batched L-BFGS to `tol` of the objective.
 
     Parameters
     ----------
-    Cs : inverse regularisation strengths to choose from, positive; a single one is taken as it is, without a hold-out.
-    tol : relative accuracy of the objective. max_iter : steps at most.
+    Cs : inverse regularisation strengths to choose from, positive; a single one is taken as it is,
+    without a hold-out.
+    tol : Newton decrement over objective at which a fit is done; the objective is then within about
+    1e-6 of its minimum by default. max_iter : steps at most.
     random_state : whole number that draws the hold-out. device : torch device of the computation.
 
     Attributes
     ----------
-    coef_ (1 or K, d), intercept_ : act on raw states. C_ : the value taken. hold_out_loss_ (len(Cs),) : mean log-loss.
+    coef_ (1 or K, d), intercept_ : act on raw states. C_ : the value taken. hold_out_loss_
+    (len(Cs),) : mean log-loss.
 
-    Raises `EstimatorInputError` (a `ValueError`) for fewer than two classes, no possible hold-out or bad parameters; warns
-    (`ConvergenceWarning`) when max_iter was too small. See also `RidgeProbe`, `sweep`. Paper: Alain & Bengio 2016.
+    Raises `EstimatorInputError` (a `ValueError`) for fewer than two classes, no possible hold-out
+    or bad parameters; warns (`ConvergenceWarning`) when max_iter was too small. See also
+    `RidgeProbe`, `sweep`. Paper: Alain & Bengio 2016.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -75,20 +80,16 @@ class LinearProbe(Probe):
         from probes.probing.design import make_design
         from probes.probing.lbfgs import Preconditioner
 
-        X, codes = self._checked(X, y)
+        states, codes = self._checked(X, y)
         n = len(codes)
-        groups = None if groups is None else np.asarray(groups)
-        if groups is not None and groups.shape != (n,):
-            raise EstimatorInputError(
-                f"groups has shape {groups.shape}, ({n},) is needed: one per row"
-            )
+        groups = checked_groups(groups, n)
         rows = np.arange(n)
-        design = make_design(X, FoldPlan.make([rows], n), self.device)
+        design = make_design(states, FoldPlan.make([rows], n), self.device)
         concept = Concept(None, codes, len(self.classes_))
         fit = self._path(design, Preconditioner(design), concept, [(rows, rows)], groups)
         theta = fit.theta[0]
         self.coef_, self.intercept_ = design.raw_weights(0, theta[:, :-1], theta[:, -1])
-        self.C_ = fit.C[0]
+        self.C_ = float(fit.C[0])
         self.n_iter_ = fit.iterations
         self.hold_out_loss_ = fit.hold_out_loss[0]
         return self
@@ -148,5 +149,5 @@ class LinearProbe(Probe):
             for fold, (_, test) in enumerate(folds):
                 scores[:, test] = logits[fold][:, place[test]]
             decision = scores[0] if len(scores) == 1 else scores.T
-            results.append(OutOfFold(decision, as_classes(decision), tuple(fit.C)))
+            results.append(OutOfFold(decision, as_classes(decision), tuple(fit.C.tolist())))
         return results

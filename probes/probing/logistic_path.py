@@ -1,4 +1,4 @@
-"""The choice of C: all folds × C on the fitting part, the best on the hold-out, and once more on the whole training part."""
+"""The choice of C: all folds × C on the fitting part, the best on the hold-out, once more on all training rows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from probes.probing.lbfgs import Preconditioner, Problems, Solution, minimise
 
 ROUGH = 1e-3  # accuracy at which hopeless values of C are told from contenders
 CONTENDER = 1.1  # times the least hold-out loss
+AT_ONCE = 2**24  # logits in one batch; more folds are solved one after the other
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,91 @@ class PathFit:
 
     theta: Tensor
     logits: Tensor
-    C: list[float]
+    C: NDArray[np.float64]  # (fold,)
     hold_out_loss: NDArray[np.float64]  # (fold, C)
     iterations: int
+
+
+@dataclass(frozen=True)
+class _Path:
+    """What the fits of one concept share."""
+
+    design: Design
+    preconditioner: Preconditioner
+    y: Tensor  # (n,) in plan order; floats for two classes
+    n_classes: int
+    outside: Tensor  # (fold, n) 1 where a row is held out
+    max_iter: int
+
+    def solve(
+        self, weight: Tensor, fold: Tensor, C: Tensor, start: Tensor | None, tol: float
+    ) -> Solution:
+        y = self.y.expand(len(fold), -1)
+        problems = Problems(y, weight, fold, C, self.n_classes)
+        return minimise(
+            self.design, problems, self.preconditioner, start, tol=tol, max_iter=self.max_iter
+        )
+
+    def choose(self, folds: Tensor, grid: Tensor, tol: float) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Best column of `grid` per fold, its weights, the hold-out losses (fold, C) and the steps taken.
+
+        All C are solved roughly; those whose hold-out loss comes near the least, and the neighbours
+        of the best, are solved exactly. So the C taken is a minimum of the exact losses.
+        """
+        columns = len(grid)
+        fold = folds.repeat_interleave(columns)
+        C, held = grid.repeat(len(folds)), self.outside[fold]
+        weight = self.design.train[fold] - held
+        found = self.solve(weight, fold, C, None, max(ROUGH, tol))
+        theta, steps = found.theta, found.iterations
+        loss = self._hold_out_loss(found, held).view(len(folds), columns)
+        exact = torch.zeros_like(loss, dtype=torch.bool)
+        wanted = loss <= CONTENDER * loss.amin(dim=1, keepdim=True)
+        while wanted.any():
+            rows = torch.nonzero(wanted.flatten())[:, 0]
+            found = self.solve(weight[rows], fold[rows], C[rows], theta[rows], tol)
+            theta[rows], steps = found.theta, steps + found.iterations
+            loss[wanted] = self._hold_out_loss(found, held[rows])
+            exact |= wanted
+            best = loss.argmin(dim=1, keepdim=True)  # of equals the strongest regularisation
+            near = (torch.arange(columns, device=best.device) - best).abs() <= 1
+            wanted = near & ~exact
+        best = loss.argmin(dim=1)
+        own = torch.arange(len(folds), device=best.device) * columns + best
+        return best, theta[own], loss, steps
+
+    def _hold_out_loss(self, found: Solution, held: Tensor) -> Tensor:
+        """Mean log-loss (P,) over the rows held out."""
+        if self.n_classes == 2:
+            z = found.logits[:, 0]
+            each = torch.nn.functional.softplus(z) - self.y * z
+        else:
+            y = self.y.expand(len(held), -1)
+            each = torch.nn.functional.cross_entropy(found.logits, y, reduction="none")
+        return (each * held).sum(-1, dtype=torch.float64) / held.sum(-1)
+
+    def fit(self, folds: Tensor, Cs: NDArray[np.float64], tol: float) -> PathFit:
+        """Choose C and fit on the whole training part of some folds."""
+        grid = torch.from_numpy(Cs).to(self.design.X)
+        best, start, spent = torch.zeros_like(folds), None, 0
+        table = grid.new_full((len(folds), len(grid)), torch.nan)
+        if len(grid) > 1:
+            best, start, table, spent = self.choose(folds, grid, tol)
+        full = self.solve(self.design.train[folds], folds, grid[best], start, tol)
+        if self.n_classes > 2:  # a shift of all intercepts changes nothing: pin it down
+            shift = full.theta[..., -1].mean(dim=1)
+            full.theta[..., -1] -= shift[:, None]
+            full.logits.sub_(shift[:, None, None])
+        if not full.converged:
+            warnings.warn(
+                f"LinearProbe: not converged to {tol:g} in {self.max_iter} steps; raise max_iter or "
+                "drop the largest C",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        chosen = Cs[best.cpu().numpy()]
+        losses = table.double().cpu().numpy()
+        return PathFit(full.theta, full.logits, chosen, losses, spent + full.iterations)
 
 
 def fit_path(
@@ -41,58 +124,20 @@ def fit_path(
     max_iter: int,
 ) -> PathFit:
     """Choose C per fold on the rows `held` (fold, n; the caller's order) and fit; `Cs` ascending."""
-    like = {"dtype": design.X.dtype, "device": design.X.device}
-    y = torch.as_tensor(concept.y[design.plan.order], device=design.X.device)
-    if concept.n_classes == 2:
-        y = y.to(design.X.dtype)
+    order, K = design.plan.order, concept.n_classes
+    y = torch.from_numpy(concept.y[order]).to(design.X.device)
+    outside = torch.from_numpy(held[:, order]).to(design.X)
+    path = _Path(
+        design, preconditioner, y.to(design.X.dtype) if K == 2 else y, K, outside, max_iter
+    )
     folds, n = design.train.shape
-    grid = torch.as_tensor(Cs, **like)
-    outside = torch.as_tensor(held[:, design.plan.order], **like)
-    each_fold = torch.arange(folds, device=design.X.device)
-
-    def solve(weight: Tensor, fold: Tensor, C: Tensor, start: Tensor | None, to: float) -> Solution:
-        problems = Problems(y.expand(len(fold), n), weight, fold, C, concept.n_classes)
-        return minimise(design, problems, preconditioner, start, tol=to, max_iter=max_iter)
-
-    loss, best, start, spent = None, torch.zeros_like(each_fold), None, 0
-    if len(Cs) > 1:
-        fold = each_fold.repeat_interleave(len(Cs))
-        C, held_out = grid.repeat(folds), outside[fold]
-        fitting = design.train[fold] - held_out
-
-        def hold_out_loss(found: Solution, rows: Tensor) -> Tensor:
-            return _mean_loss(found.logits, y, held_out[rows], concept.n_classes)
-
-        everyone = torch.arange(len(fold), device=fold.device)
-        rough = solve(fitting, fold, C, None, max(ROUGH, tol))
-        loss = hold_out_loss(rough, everyone)
-        least = loss.view(folds, -1).amin(dim=1)[fold]
-        rows = everyone[loss <= CONTENDER * least]
-        fine = solve(fitting[rows], fold[rows], C[rows], rough.theta[rows], tol)
-        theta = rough.theta.index_copy(0, rows, fine.theta)
-        loss[rows] = hold_out_loss(fine, rows)
-        # the first of equals is the strongest regularisation
-        best = loss.view(folds, -1).argmin(dim=1)
-        start = theta[each_fold * len(Cs) + best]
-        spent = rough.iterations + fine.iterations
-    full = solve(design.train, each_fold, grid[best], start, tol)
-    if not full.converged:
-        warnings.warn(
-            f"LinearProbe: not converged to {tol:g} in {max_iter} steps; raise max_iter or drop the largest C",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-    table = np.full((folds, 1), np.nan) if loss is None else loss.view(folds, -1).cpu().numpy()
-    chosen = [float(Cs[int(b)]) for b in best]
-    return PathFit(full.theta, full.logits, chosen, table, spent + full.iterations)
-
-
-def _mean_loss(logits: Tensor, y: Tensor, weight: Tensor, n_classes: int) -> Tensor:
-    """Mean log-loss (P,) over the weighted rows of logits (P, c, n)."""
-    if n_classes == 2:
-        each = torch.nn.functional.softplus(logits[:, 0]) - y * logits[:, 0]
-    else:
-        each = torch.nn.functional.cross_entropy(
-            logits, y.expand(len(logits), -1), reduction="none"
-        )
-    return (each * weight).sum(-1, dtype=torch.float64) / weight.sum(-1)
+    together = max(1, AT_ONCE // (len(Cs) * n * (1 if K == 2 else K)))
+    parts = torch.arange(folds, device=y.device).split(together)
+    fits = [path.fit(some, Cs, tol) for some in parts]
+    return PathFit(
+        theta=torch.cat([fit.theta for fit in fits]),
+        logits=torch.cat([fit.logits for fit in fits]),
+        C=np.concatenate([fit.C for fit in fits]),
+        hold_out_loss=np.concatenate([fit.hold_out_loss for fit in fits]),
+        iterations=sum(fit.iterations for fit in fits),
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 from sklearn.covariance import ledoit_wolf_shrinkage
-from sklearn.utils.metaestimators import available_if
+from sklearn.utils.metaestimators import available_if  # type: ignore[reportUnknownVariableType]
 
 from probes.errors import EstimatorInputError
 from probes.probing.base import FloatArray, Probe
@@ -20,8 +20,9 @@ def _has_covariance(probe: MassMeanProbe) -> bool:
 class MassMeanProbe(Probe):
     """Nearest class mean; for two classes the direction is θ = μ⁺ − μ⁻ and the threshold lies half way.
 
-    With `covariance` the distance is Mahalanobis in the pooled within-class covariance Σ, θ = Σ⁻¹(μ⁺ − μ⁻), where
-    Σ is shrunk towards its mean variance: (1 − s) Σ + s · tr(Σ)/d · I. Means come from the training rows only, states are used raw.
+    With `covariance` the distance is Mahalanobis in the pooled within-class covariance Σ, θ =
+    Σ⁻¹(μ⁺ − μ⁻), where Σ is shrunk towards its mean variance: (1 − s) Σ + s · tr(Σ)/d · I. Means
+    come from the training rows only, states are used raw.
 
     Parameters
     ----------
@@ -29,12 +30,14 @@ class MassMeanProbe(Probe):
 
     Attributes
     ----------
-    means_ (K, d); coef_ (1 or K, d), intercept_ : the decision on raw states; coef_[0] is θ for two classes.
+    means_ (K, d); coef_ (1 or K, d), intercept_ : the decision on raw states; coef_[0] is θ for two
+    classes.
     shrinkage_ : the s used, None without covariance.
 
-    `predict_proba` exists with `covariance` only (equal priors): without it distances have no scale.
-    Raises `EstimatorInputError` (a `ValueError`) for fewer than two classes or a bad shrinkage. See also `LinearProbe`.
-    Paper: Marks & Tegmark 2023 (arXiv 2310.06824); Ledoit & Wolf 2004.
+    `predict_proba` exists with `covariance` only (equal priors): without it distances have no
+    scale. Raises `EstimatorInputError` (a `ValueError`) for fewer than two classes or a bad
+    shrinkage. See also `LinearProbe`. Paper: Marks & Tegmark 2023 (arXiv 2310.06824); Ledoit & Wolf
+    2004.
 
     >>> import numpy as np
     >>> X = np.array([[0.0, 0], [0, 1], [4, 0], [4, 1]])
@@ -49,8 +52,8 @@ class MassMeanProbe(Probe):
 
     def fit(self, X: Any, y: Any) -> MassMeanProbe:
         """X (n, d) states, y (n,) classes of any type."""
-        X, codes = self._checked(X, y)
-        wide = X.astype(np.float64)
+        states, codes = self._checked(X, y)
+        wide = states.astype(np.float64)
         K = len(self.classes_)
         self.means_ = np.stack([wide[codes == k].mean(axis=0) for k in range(K)])
         self.shrinkage_ = None

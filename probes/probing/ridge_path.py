@@ -1,14 +1,21 @@
 """Ridge regression for many λ and many targets by one eigendecomposition per fold, with exact leave-one-out errors.
 
-With Z the fold's standardised training states, ZᵀZ = V S Vᵀ and U = Z V, the fit at λ is ŷ = ȳ + U (S + λ)⁻¹ Uᵀ (y − ȳ) and row i's
-error when it is left out is e_i / (1 − h_i), h_i = 1/n + Σ_j u_ij² / (s_j + λ). Neither needs a second decomposition.
+With Z the fold's standardised training states, ZᵀZ = V S Vᵀ and U = Z V, the fit at λ is ŷ = ȳ + U
+(S + λ)⁻¹ Uᵀ (y − ȳ), and row i's error when it is left out is e_i / (1 − h_i) with h_i = 1/n + Σ_j
+u_ij² / (s_j + λ). When groups are left out together it is (I − H_gg)⁻¹ e_g, H the hat matrix.
+Neither needs a second decomposition.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.probing.design import Design
@@ -16,92 +23,106 @@ from probes.probing.design import Design
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """The best fit of every target on one fold: theta (t, d + 1) as in lbfgs, its λ (t,) and all errors (λ, t)."""
+    """The best fit of every target on one fold."""
 
-    theta: Tensor
-    alpha: Tensor
-    loo: Tensor  # mean squared leave-one-out error, summed over the targets of a group
+    theta: Tensor  # (t, d + 1) weights on the fold's standardised states, intercept last
+    alpha: Tensor  # (owner,) the λ taken
+    loo: Tensor  # (λ, owner) mean squared leave-one-out error, summed over the owner's targets
 
 
+@dataclass(frozen=True)
 class FoldFactor:
     """The eigendecomposition of one fold's training states; serves every target and every λ."""
 
-    def __init__(self, design: Design, fold: int, gram: Tensor | None = None) -> None:
-        plan = design.plan
-        self.scale, self.centre = design.scale[fold], design.centre[fold]
-        self.rows = torch.from_numpy(plan.train[fold].nonzero()[0]).to(design.X.device)
-        X = _rows(design.X, plan.train[fold])
+    rows: Tensor  # (n,) training rows of the design
+    values: Tensor  # (r,) S
+    U: Tensor  # (n, r)
+    weights: Callable[
+        [Tensor], Tensor
+    ]  # coefficients on U (t, r) -> on the standardised states (t, d)
+
+    @classmethod
+    def make(cls, design: Design, fold: int, gram: Tensor | None) -> FoldFactor:
+        """By the smaller side; `gram` is the training rows' XᵀX where it is at hand."""
+        rows = torch.from_numpy(np.flatnonzero(design.plan.train[fold])).to(design.X.device)
+        X, scale, centre = design.X[rows], design.scale[fold], design.centre[fold]
         n, d = X.shape
-        if n >= d:
-            values, V = torch.linalg.eigh(self._moment(X if gram is None else None, gram, n))
-            self.values = values.clamp(min=0)
-            self.vectors = self.scale[:, None] * V  # (d, r): turns design rows into U
-            self.U = torch.addmm(-(self.centre @ self.vectors), X, self.vectors)
-            self.back = self.vectors
-        else:
-            Z = (X - self.centre) * self.scale
+        if n < d:
+            Z = (X - centre) * scale
             values, left = torch.linalg.eigh(Z @ Z.T)
-            self.values = values.clamp(min=0)
-            self.U = left * self.values.sqrt()
-            self.back = None
-            self.Z, self.left = Z, left
+            values = values.clamp(min=0)
+            return cls(rows, values, left * values.sqrt(), partial(_from_kernel, values, left, Z))
+        moment = torch.addr(X.T @ X if gram is None else gram, centre, centre, alpha=-n)
+        values, V = torch.linalg.eigh(moment.mul_(scale).mul_(scale[:, None]))
+        outer = scale[:, None] * V  # turns design rows into U without standardising them
+        U = torch.addmm(-(centre @ outer), X, outer)
+        return cls(rows, values.clamp(min=0), U, lambda u: u @ V.T)
 
-    def _moment(self, X: Tensor | None, gram: Tensor | None, n: int) -> Tensor:
-        """ZᵀZ from the states, or from their uncentred gram matrix."""
-        if X is not None:
-            gram = X.T @ X
-        assert gram is not None
-        inner = torch.addr(gram, self.centre, self.centre, alpha=-n)
-        return inner.mul_(self.scale).mul_(self.scale[:, None])
+    def fit(
+        self, Y: Tensor, owner: Tensor, alphas: Tensor, clusters: list[Tensor] | None = None
+    ) -> RidgeFit:
+        """Targets Y (t, n); those of one owner (t,) share the λ with the least summed leave-one-out error.
 
-    def fit(self, Y: Tensor, groups: Tensor, alphas: Tensor) -> RidgeFit:
-        """Targets Y (t, n_train); the targets of a group (t,) share the λ with the least summed leave-one-out error."""
-        n = Y.shape[1]
+        `clusters` holds row positions (clusters, size) of what is left out together; None leaves
+        out single rows.
+        """
         mean = Y.mean(dim=1, keepdim=True)
         centred = Y - mean
         inverse = 1 / (self.values + alphas[:, None])  # (λ, r)
-        projected = centred @ self.U  # (t, r)
-        coefficients = inverse[:, None] * projected  # (λ, t, r)
-        fitted = (coefficients.flatten(0, 1) @ self.U.T).view(len(alphas), len(Y), n)
-        leverage = inverse @ self.U.square().T + 1 / n  # (λ, n)
-        left = 1 - leverage
-        smallest = 8 * torch.finfo(Y.dtype).eps
-        error = (centred - fitted).div_(left.clamp(min=smallest)[:, None]).square_().mean(dim=-1)
-        summed = torch.zeros(
-            len(alphas), int(groups.max()) + 1, dtype=error.dtype, device=error.device
-        )
-        summed.index_add_(1, groups, error)
-        # ties go to the stronger regularisation
-        best = len(alphas) - 1 - summed.flip(0).argmin(dim=0)
-        chosen = best[groups]
-        u = coefficients[chosen, torch.arange(len(Y), device=Y.device)]
-        return RidgeFit(self._theta(u, mean[:, 0], alphas[chosen]), alphas[best], summed)
-
-    def _theta(self, u: Tensor, mean: Tensor, alpha: Tensor) -> Tensor:
-        """Weights on the fold's standardised states, intercept last."""
-        if self.back is not None:
-            alive = torch.where(self.scale > 0, self.scale, 1.0)
-            W = (u @ self.back.T) / alive
+        coefficients = inverse[:, None] * (centred @ self.U)  # (λ, t, r)
+        fitted = (coefficients.flatten(0, 1) @ self.U.T).view(len(alphas), *Y.shape)
+        residual = centred - fitted
+        if clusters is None:
+            left_out = residual.div_(self._unexplained(inverse)[:, None])
         else:
-            W = _kernel_weights(u, self.values, self.left, self.Z)
-        return torch.cat([W, mean[:, None]], dim=1)
+            left_out = self._without_clusters(residual, inverse, clusters)
+        error = left_out.square_().mean(dim=-1)  # (λ, t)
+        summed = error.new_zeros(len(alphas), int(owner.max()) + 1).index_add_(1, owner, error)
+        best = len(alphas) - 1 - summed.flip(0).argmin(dim=0)  # of equals the strongest
+        chosen = best[owner]
+        u = coefficients[chosen, torch.arange(len(Y), device=Y.device)]
+        return RidgeFit(torch.cat([self.weights(u), mean], dim=1), alphas[best], summed)
+
+    def _unexplained(self, inverse: Tensor) -> Tensor:
+        """1 − h_i at every λ, (λ, n); kept off zero, where a row determines its own fit."""
+        leverage = inverse @ self.U.square().T + 1 / len(self.U)
+        return (1 - leverage).clamp(min=8 * torch.finfo(inverse.dtype).eps)
+
+    def _without_clusters(
+        self, residual: Tensor, inverse: Tensor, clusters: list[Tensor]
+    ) -> Tensor:
+        left_out = torch.empty_like(residual)
+        for members in clusters:
+            size = members.shape[1]
+            own = self.U[members]  # (clusters, size, r)
+            eye = torch.eye(size, dtype=own.dtype, device=own.device)
+            jitter = 8 * torch.finfo(own.dtype).eps * size
+            for at, weight in enumerate(inverse):
+                hat = (own * weight) @ own.transpose(1, 2) + 1 / len(self.U)
+                e = residual[at][:, members].permute(1, 2, 0)  # (clusters, size, t)
+                solved = torch.linalg.solve((1 + jitter) * eye - hat, e)
+                left_out[at][:, members] = solved.permute(2, 0, 1)
+        return left_out
 
 
-def _kernel_weights(u: Tensor, values: Tensor, left: Tensor, Z: Tensor) -> Tensor:
-    """W = Zᵀ left S^{-1/2} u, with the directions that carry no variance left out."""
-    alive = values > values.max().clamp(min=1e-30) * len(values) * torch.finfo(values.dtype).eps
-    dual = torch.where(alive, u / values.clamp(min=1e-30).sqrt(), 0.0)
+def _from_kernel(values: Tensor, left: Tensor, Z: Tensor, u: Tensor) -> Tensor:
+    """W = Zᵀ left S^{-1/2} u; directions that carry no variance are left out."""
+    floor = values.max().clamp(min=1e-30) * len(values) * torch.finfo(values.dtype).eps
+    dual = torch.where(values > floor, u / values.clamp(min=1e-30).sqrt(), 0.0)
     return (dual @ left.T) @ Z
 
 
-def _rows(X: Tensor, train: object) -> Tensor:
-    index = torch.from_numpy(train).to(X.device)  # type: ignore[arg-type]
-    return X[index]
-
-
 def fold_grams(design: Design) -> list[Tensor]:
-    """Uncentred XᵀX of every fold's training rows, each cell multiplied once."""
-    parts = [design.X[rows].T @ design.X[rows] for rows in design.plan.cells()]
-    total = torch.stack(parts)
-    member = torch.from_numpy(design.plan.member).to(total)
-    return list((member @ total.flatten(1)).view(len(member), *total.shape[1:]))
+    """XᵀX of every fold's training rows; each cell is multiplied once."""
+    parts = torch.stack([design.X[rows].T @ design.X[rows] for rows in design.plan.cells()])
+    member = torch.from_numpy(design.plan.member).to(parts)
+    return list((member @ parts.flatten(1)).view(-1, *parts.shape[1:]))
+
+
+def clusters_by_size(groups: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """Row positions of every group, groups of one size stacked: arrays (groups, size)."""
+    code = np.unique(groups, return_inverse=True)[1]
+    order = np.argsort(code, kind="stable")
+    counts = np.bincount(code)
+    starts = np.cumsum(counts) - counts
+    return [order[starts[counts == size][:, None] + np.arange(size)] for size in np.unique(counts)]

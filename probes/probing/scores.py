@@ -1,14 +1,16 @@
-"""Accuracy, balanced accuracy and AUROC of out-of-fold predictions, with intervals that know where the predictions come from.
+"""Accuracy, balanced accuracy and AUROC of out-of-fold predictions, with intervals.
 
-All three are sums over terms of the form Σ w_i a_i / Σ w_i b_i with one weight per example, so that one resample of the
-examples (or of whole groups) serves every measure, concept and layer.
+All three are sums over terms of the form Σ w_i a_i / Σ w_i b_i with one weight per example, so that
+one resample of the examples (or of whole groups) serves every measure, concept and layer.
 
-**Interval.** Percentile bootstrap over examples, or over whole groups, widened in two ways. (1) By Student's t for the number
-of groups (Hesterberg 2015). (2) By the dependence of cross-validation: in a pair of examples each trains the probe that
-judges the other, so out-of-fold errors are correlated even when labels are pure noise, and the usual interval covers
-chance 87 % of the time instead of 95 %. For a linear probe on random labels, with score s_i = Σ_j H_ij y_j and H symmetric,
-Σ_{i≠j} cov = Σ H_ij² doubles the variance of the margin; for the sign of the margin the factor is 1 + 2/π, for K classes
-1 + K m_K² / (K − 1)² with m_K the expected largest of K standard normals, and for ranks 1 + 3/π. With a strong signal it is conservative.
+**Interval.** Percentile bootstrap over examples, or over whole groups, widened in two ways. (1) By
+Student's t for the number of groups (Hesterberg 2015). (2) By the dependence of cross-validation:
+in a pair of examples each trains the probe that judges the other, so out-of-fold errors are
+correlated even when labels are pure noise, and the usual interval covers chance 87 % of the time
+instead of 95 %. For a linear probe on random labels, with score s_i = Σ_j H_ij y_j and H symmetric,
+Σ_{i≠j} cov = Σ H_ij² doubles the variance of the margin; for the sign of the margin the factor is 1
++ 2/π, for K classes 1 + K m_K² / (K − 1)² with m_K the expected largest of K standard normals, and
+for ranks 1 + 3/π. With a strong signal it is conservative.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from probes.probing.base import Concept, FloatArray, IntArray, OutOfFold
 from probes.stats import Estimate, check_confidence, percentile_interval, wilson_interval
 
 MAX_AUROC_CLASSES = 100
+BLOCK = 2**20  # weights widened at a time
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,18 @@ class Resamples:
         self.code = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
         self.size = int(self.code.max()) + 1
         self.confidence = check_confidence(confidence)
-        self.weights = np.empty((draws, self.size), dtype=np.float32)
+        # counts fit a byte, which matters for 100,000 examples × 1,000 draws
+        self.weights = np.empty((draws, self.size), dtype=np.uint8)
         for row in self.weights:
-            row[:] = np.bincount(rng.integers(0, self.size, self.size), minlength=self.size)
+            picks = rng.integers(0, self.size, self.size, dtype=np.int32)
+            row[:] = np.bincount(picks, minlength=self.size)
+
+    def _weighted(self, sums: NDArray[np.float32]) -> FloatArray:
+        """(groups, terms) -> (draws, terms), a block of draws at a time."""
+        step = max(1, BLOCK // self.size)
+        blocks = range(0, len(self.weights), step)
+        parts = [self.weights[at : at + step].astype(np.float32) @ sums for at in blocks]
+        return np.concatenate(parts).astype(np.float64)
 
     def _group_sums(self, values: FloatArray) -> NDArray[np.float32]:
         """(n, terms) -> (groups, terms)."""
@@ -70,7 +82,7 @@ class Resamples:
     def estimates(self, all_terms: list[Terms], seed: int) -> list[tuple[str, Estimate]]:
         """Value and interval of every statistic, from one product with the weights."""
         columns = np.concatenate([part for t in all_terms for part in (t.a, t.b)], axis=1)
-        drawn = (self.weights @ self._group_sums(columns)).astype(np.float64)
+        drawn = self._weighted(self._group_sums(columns))
         results: list[tuple[str, Estimate]] = []
         at = 0
         for terms in all_terms:
@@ -136,7 +148,10 @@ def quality_terms(
 
 
 def _auroc_terms(concept: Concept, y: IntArray, scores: FloatArray, fold: IntArray) -> Terms | None:
-    """AUROC over pairs tested in the same fold (scores of different folds have no common zero); macro one-vs-rest for K > 2."""
+    """AUROC over pairs tested in the same fold, for scores of different folds have no common zero.
+
+    Macro average of one-vs-rest for more than two classes.
+    """
     if concept.n_classes > MAX_AUROC_CLASSES:
         return None
     columns = scores[:, None] if scores.ndim == 1 else scores
@@ -156,8 +171,9 @@ def placements(
 ) -> tuple[FloatArray, FloatArray, float] | None:
     """DeLong's components of the AUROC over pairs of the same fold; None when no fold has both kinds.
 
-    Gives a (n, 2) and b (n, 2): the mean of a over b is the AUROC in both columns, positives in the first; and the AUROC.
-    Their sum less the AUROC is its linear expansion in the examples (DeLong et al. 1988).
+    Gives a (n, 2) and b (n, 2): the mean of a over b is the AUROC in both columns, positives in the
+    first; and the AUROC. Their sum less the AUROC is its linear expansion in the examples (DeLong
+    et al. 1988).
     """
     below = np.zeros(len(scores))  # pairs won by a positive, or by others over a negative
     pairs = 0.0

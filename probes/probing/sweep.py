@@ -15,8 +15,21 @@ from sklearn.base import BaseEstimator, clone
 
 from probes.errors import DataError, InputError, unknown_name
 from probes.linalg import check_matrix
-from probes.probing.base import BatchedProbe, Concept, FloatArray, IntArray, OutOfFold, as_classes
-from probes.probing.folds import FoldPlan, Folds, checked_folds, joint_classes, stratified_folds
+from probes.probing.base import (
+    BatchedProbe,
+    Concept,
+    FloatArray,
+    OutOfFold,
+    as_classes,
+)
+from probes.probing.folds import FoldPlan, Folds
+from probes.probing.questions import (
+    check_training,
+    concepts_of,
+    cv_folds,
+    group_codes,
+    shuffled,
+)
 from probes.probing.scores import Resamples, quality_terms
 from probes.stats import Estimate
 from probes.tables import tidy
@@ -24,9 +37,10 @@ from probes.tables import tidy
 CONTROLS = (
     "shuffled",
 )  # control task, untrained weights and bag of words come with the concept-depth analysis
+RESIDUAL_SITES = ("exit", "resid_post")  # indexed by layer; the other sites by block
 INTERVAL = (
-    "percentile bootstrap over examples (whole groups where given) of out-of-fold predictions, widened by Student's t and for "
-    "the dependence between folds"
+    "percentile bootstrap over examples (whole groups where given) of out-of-fold predictions, widened "
+    "by Student's t and for the dependence between folds"
 )
 
 
@@ -68,22 +82,28 @@ def sweep(
 
     Parameters
     ----------
-    probe : any scikit-learn classifier; `LinearProbe` and `RidgeProbe` solve all folds and strengths of a layer at once.
-    states : layer -> (n, d) states; read one layer at a time, so a store's lazy mapping keeps memory at one layer.
-    labels : (n,) classes, or a mapping from concept to labels: concepts share folds and, with `RidgeProbe`, the factorisation.
-    cv : number of folds (stratified, `groups` never straddle them), or a list of (train, test) row numbers.
+    probe : any scikit-learn classifier; `LinearProbe` and `RidgeProbe` solve all folds and
+    strengths of a layer at once.
+    states : layer -> (n, d) states; read one layer at a time, so a store's lazy mapping keeps
+    memory at one layer.
+    labels : (n,) classes, or a mapping from concept to labels: concepts share folds and, with
+    `RidgeProbe`, the factorisation.
+    cv : number of folds (stratified, `groups` never straddle them), or a list of (train, test) row
+    numbers.
     controls : "shuffled" adds rows with that variant, labels permuted within folds.
     concept, dataset, site, pooling, split : written into the rows.
 
     Returns
     -------
-    Tidy DataFrame with `accuracy`, `balanced_accuracy` and `auroc` (macro one-vs-rest for more than two classes, absent above 100 classes;
-    pairs of the same fold only), each in [0, 1], up is better, with interval (see `probes.probing.scores`), n and seed.
-    `attrs["chosen"]` lists the regularisation of every layer, concept and fold, `attrs["chance"]` the chance level of every
+    Tidy DataFrame with `accuracy`, `balanced_accuracy` and `auroc` (macro one-vs-rest for more than
+    two classes, absent above 100 classes; pairs of the same fold only), each in [0, 1], up is
+    better, with interval (see `probes.probing.scores`), n and seed. `attrs["chosen"]` lists the
+    regularisation of every layer, concept and fold, `attrs["chance"]` the chance level of every
     concept, `attrs["notes"]` what a reader must know, `attrs["interval"]` what the interval is.
 
-    Raises `InputError` or `DataError` for labels, groups, folds or states that do not fit, `NonFiniteError` for NaN in states.
-    Warns `BelowChanceWarning` where balanced accuracy is significantly below chance.
+    Raises `InputError` or `DataError` for labels, groups, folds or states that do not fit,
+    `NonFiniteError` for NaN in states. Warns `BelowChanceWarning` where balanced accuracy is
+    significantly below chance.
 
     >>> rng = np.random.default_rng(0)
     >>> y = np.arange(80) % 2
@@ -105,13 +125,13 @@ def sweep(
         if name not in CONTROLS:
             raise unknown_name("control", name, CONTROLS)
     rng = np.random.default_rng(seed)
-    concepts = _concepts(labels, concept)
+    concepts = concepts_of(labels, concept)
     n = len(concepts[0].y)
-    grouped = _checked_groups(groups, n)
-    folds = _folds(cv, concepts, grouped, seed)
+    grouped = group_codes(groups, n)
+    folds = cv_folds(cv, concepts, grouped, seed)
     if "shuffled" in controls:
-        concepts += [_shuffled(c, folds, rng) for c in concepts]
-    _check_training(concepts, folds)
+        concepts += [shuffled(c, folds, rng) for c in concepts]
+    check_training(concepts, folds)
     options = SweepOptions(site, dataset, pooling, split, confidence, draws, seed)
     run = _Sweep(probe, concepts, folds, grouped, options, rng)
     for layer in sorted(states):
@@ -166,25 +186,27 @@ class _Sweep:
         results = out_of_fold(self.probe, X, self.concepts, self.folds, self.plan, self.groups)
         for concept, result in zip(self.concepts, results, strict=True):
             terms = quality_terms(concept, result, self.tested, self.fold_of)
-            place = {"layer": int(layer), "concept": concept.name, "variant": concept.variant}
+            where = "layer" if self.options.site in RESIDUAL_SITES else "block"
+            place = {where: int(layer), "concept": concept.name, "variant": concept.variant}
             for measure, estimate in self.resamples.estimates(terms, self.options.seed):
                 self.rows.append({"measure": measure, **place, **estimate.row()})
                 if measure == "balanced_accuracy":
-                    self._warn_below_chance(concept, place, estimate)
+                    self._warn_below_chance(concept, int(layer), estimate)
             for fold, value in enumerate(result.chosen):
                 self.attrs["chosen"].append({**place, "fold": fold, "value": value})
 
-    def _warn_below_chance(self, concept: Concept, place: dict[str, Any], found: Estimate) -> None:
+    def _warn_below_chance(self, concept: Concept, layer: int, found: Estimate) -> None:
         if concept.variant is not None or found.high is None:
             return
         chance = 1 / concept.n_classes
-        # the interval is widened to three standard errors, so that a curve of many layers seldom warns by accident
-        reach = 3 / float(stats.norm.ppf(0.5 + self.options.confidence / 2))
+        # four standard errors: chance has a heavy lower tail in small samples, and a curve has many layers
+        reach = 4 / float(stats.norm.ppf(0.5 + self.options.confidence / 2))
         if found.value + reach * (found.high - found.value) < chance:
             of = f" of {concept.name!r}" if concept.name else ""
             note = (
-                f"layer {place['layer']}: balanced accuracy{of} is {found.value:.3f}, significantly below chance "
-                f"({chance:.3f}): related examples, such as paired true and false statements, lie in different folds; give groups"
+                f"layer {layer}: balanced accuracy{of} is {found.value:.3f}, significantly below chance "
+                f"({chance:.3f}): related examples, such as paired true and false statements, lie in different "
+                "folds; give groups"
             )
             self.attrs["notes"].append(note)
             warnings.warn(note, BelowChanceWarning, stacklevel=4)
@@ -216,7 +238,8 @@ def _loop(probe: BaseEstimator, X: FloatArray, concept: Concept, folds: Folds) -
     """Any scikit-learn classifier, fold after fold."""
     scores = np.zeros((len(X), concept.n_classes))
     for train, test in folds:
-        fitted: Any = clone(probe).fit(X[train], concept.y[train])
+        copy: Any = clone(probe)
+        fitted = copy.fit(X[train], concept.y[train])
         decide = getattr(fitted, "decision_function", None) or fitted.predict_proba
         found = np.asarray(decide(X[test]))
         if found.ndim == 1:
@@ -226,89 +249,3 @@ def _loop(probe: BaseEstimator, X: FloatArray, concept: Concept, folds: Folds) -
     if concept.n_classes == 2:
         scores = scores[:, 1] - scores[:, 0]
     return OutOfFold(scores, as_classes(scores))
-
-
-def _concepts(labels: Any, name: str | None) -> list[Concept]:
-    """Labels as class codes, one concept each."""
-    if isinstance(labels, Mapping):
-        if not labels:
-            raise InputError("labels hold no concept: at least one is needed")
-        found = [_concept(str(key), values) for key, values in labels.items()]
-    else:
-        found = [_concept(name, labels)]
-    lengths = {len(c.y) for c in found}
-    if len(lengths) > 1:
-        raise DataError(
-            f"concepts of different lengths ({sorted(lengths)}): all label the same rows"
-        )
-    return found
-
-
-def _concept(name: str | None, labels: Any) -> Concept:
-    values = np.asarray(labels)
-    of = f" of {name!r}" if name else ""
-    if values.ndim != 1:
-        raise DataError(f"labels{of} have shape {values.shape}, (n,) is needed")
-    missing = pd.isna(values)
-    if missing.any():
-        raise DataError(
-            f"label{of} of row {int(np.flatnonzero(missing)[0])} is missing: remove the row or label it"
-        )
-    classes, codes = np.unique(
-        values.astype(str) if values.dtype == object else values, return_inverse=True
-    )
-    if len(classes) < 2:
-        raise DataError(
-            f"all {len(values)} labels{of} are {classes[0] if len(classes) else 'absent'!r}: two classes are needed"
-        )
-    if values.dtype.kind == "f" and not np.equal(np.mod(classes, 1), 0).all():
-        raise DataError(
-            f"labels{of} are real numbers: a probe needs classes (whole numbers or strings)"
-        )
-    return Concept(name, codes.astype(np.int64), len(classes))
-
-
-def _checked_groups(groups: Any, n: int) -> NDArray[Any] | None:
-    if groups is None:
-        return None
-    values = np.asarray(groups)
-    if values.shape != (n,):
-        raise DataError(f"groups have shape {values.shape}, ({n},) is needed: one per label")
-    return np.unique(values.astype(str) if values.dtype == object else values, return_inverse=True)[
-        1
-    ]
-
-
-def _folds(cv: Any, concepts: list[Concept], groups: NDArray[Any] | None, seed: int) -> Folds:
-    n = len(concepts[0].y)
-    if isinstance(cv, (int, np.integer)):
-        return stratified_folds(
-            joint_classes([c.y for c in concepts], int(cv)), groups, int(cv), seed
-        )
-    folds = checked_folds(cv, n)
-    if groups is not None:
-        for number, (train, test) in enumerate(folds):
-            if len(np.intersect1d(groups[train], groups[test])):
-                raise InputError(f"fold {number} of cv trains and tests on the same group")
-    return folds
-
-
-def _shuffled(concept: Concept, folds: Folds, rng: np.random.Generator) -> Concept:
-    """Labels permuted among the rows of each test part, so that folds stay stratified."""
-    y = concept.y.copy()
-    for _, test in folds:
-        y[test] = rng.permutation(y[test])
-    return Concept(concept.name, y, concept.n_classes, "shuffled")
-
-
-def _check_training(concepts: list[Concept], folds: Folds) -> None:
-    for concept in concepts:
-        for number, (train, _) in enumerate(folds):
-            if len(np.unique(concept.y[train])) < 2:
-                of = f" of {concept.name!r}" if concept.name else ""
-                raise DataError(
-                    f"fold {number} trains on one class{of} only: use fewer folds, or more examples of the rare class"
-                )
-
-
-__all__ = ["CONTROLS", "BelowChanceWarning", "IntArray", "out_of_fold", "sweep"]

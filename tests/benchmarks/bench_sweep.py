@@ -2,18 +2,15 @@
 
     python tests/benchmarks/bench_sweep.py [--rounds 5] [--states FILE.npz] [--skip-exact]
 
-One thread, CPU time, variants interleaved with rotated order, medians of per-round ratios; each layer is 5 folds × 8 strengths.
-The loops choose the strength as the probes do: 8 fits on four fifths of a fold's training part, the best on the rest, one
-more fit. States are synthetic with the spectrum that pooled transformer states have (a power law, a few dominant and a few
-nearly constant dimensions) and a planted concept; `--states` takes a file with arrays `y` (n,) and `l<layer>` (n, d) instead.
+One thread, CPU time, variants interleaved with rotated order, medians of per-round ratios; each
+layer is 5 folds × 8 strengths. The loops choose the strength as the probes do: 8 fits on four
+fifths of a fold's training part, the best on the rest, one more fit. States are synthetic with the
+spectrum that pooled transformer states have (a power law, a few dominant and a few nearly constant
+dimensions) and a planted concept; `--states` takes a file with arrays `y` (n,) and `l<layer>` (n,
+d) instead.
 """
 
 from __future__ import annotations
-
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
 
 import argparse
 import resource
@@ -28,6 +25,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from probes.probing import LinearProbe, RidgeProbe
 from probes.probing.base import Concept
@@ -157,8 +155,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    for title, X, y in problems(options.states):
-        report(title, measure(X, y, options.rounds, not options.skip_exact))
+    with threadpool_limits(1):
+        for title, X, y in problems(options.states):
+            report(title, measure(X, y, options.rounds, not options.skip_exact))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\npeak memory of the process {peak:.0f} MiB")
 
