@@ -215,11 +215,19 @@ def _translator_caveats(translators: Mapping[int, Translator], d: int) -> list[s
     ]
 
 
-def builtin_texts(limit: int = BUILTIN_TEXTS, seed: int = 0) -> tuple[str, ...]:
-    """A seeded sample of the built-in real text, for translators where no other texts are named."""
+def builtin_texts(
+    like: Sequence[str], limit: int = BUILTIN_TEXTS, seed: int = 0
+) -> tuple[str, ...]:
+    """A seeded sample of the built-in real text, for translators where no other texts are named.
+
+    Texts longer than nearly all of `like` (its 95th percentile) are left out: a translator must see the lengths it is
+    used on, and long texts cost the most.
+    """
     from probes.datasets import load_dataset
 
-    texts = list(dict.fromkeys(load_dataset("docstrings").all_texts()))
+    longest = np.quantile([len(text) for text in like], 0.95)
+    known = dict.fromkeys(load_dataset("docstrings").all_texts())
+    texts = [text for text in known if len(text) <= longest]
     picks = np.random.default_rng(seed).permutation(len(texts))[:limit]
     return tuple(texts[i] for i in sorted(picks))
 
@@ -243,7 +251,7 @@ def study_exits(
 
     budget, plan = budget or Budget(), plan or StudyPlan()
     pooling = plan.pooling or model.embedding.pooling
-    extra = builtin_texts(seed=plan.seed) if texts is None else texts
+    extra = builtin_texts(data.all_texts(), seed=plan.seed) if texts is None else texts
     material = prepare(data, extra, plan.seed, plan.prompts)
     report = progress or (lambda done, total, text: None)
     acts = capture(
