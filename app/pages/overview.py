@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import streamlit as st
 from panels import figures, state
@@ -16,6 +17,7 @@ from probes.report.content import dataset_names, model_name
 from probes.report.data import Cell, RunData
 from probes.report.figures import (
     FIGURES,
+    FigureCard,
     Marks,
     latency_per_layer,
     layer_dim_heatmap,
@@ -122,54 +124,64 @@ def _clear() -> None:
 
 
 def _figures(runs: list[Shown], choice: Choice) -> None:
+    """All figures of one run, or of two side by side, with the same marks and colours."""
     first = runs[0]
     outcomes = {run.slug: state.outcome(run, choice.budget) for run in runs}
+    variant, picked = "", None
     if not first.data.all.empty:
         section("Where to stop")
         variant, picked = _controls(first, outcomes[first.slug])
         if picked is not None:
             picked_cell(first, outcomes[first.slug], picked)
-    else:
-        variant, picked = "", None
     budget = None if choice.budget.max_loss is not None else choice.budget.min_quality
     marks = {r.slug: Marks(_chosen(r, outcomes[r.slug]), picked, budget) for r in runs}
     limits = _limits(runs)
     with st.grid(2, min_column_width=440):
         for run in runs:
-            data = run.data
-            shown = variant if variant in data.variants else (data.variants or [""])[0]
-            card = layer_dim_heatmap(data, marks[run.slug], variants=[shown], limits=limits)
-            if card is None:
-                figures.show(
-                    None, f"map-{run.slug}", "No grid of layers and dimensions in this run (yet)."
-                )
-            else:
-                figures.show_clickable(card, data, shown, f"map-{run.slug}", _pick)
-        for run in runs:
-            figures.show(
-                quality_over_layers(run.data, marks[run.slug]),
-                f"depth-{run.slug}",
-                "No quality by layer (yet).",
-            )
+            _map(run, marks[run.slug], variant, limits, _name(run, runs))
+        _row(runs, marks, quality_over_layers, "depth", "No quality by layer (yet).")
     section("What it costs")
     with st.grid(2, min_column_width=440):
-        for draw, name, empty in (
-            (quality_latency, "pareto", "No quality with a cost (yet)."),
-            (latency_per_layer, "latency", "No latency was measured (yet)."),
-        ):
-            for run in runs:
-                figures.show(draw(run.data, marks[run.slug]), f"{name}-{run.slug}", empty)
+        _row(runs, marks, quality_latency, "pareto", "No quality with a cost (yet).")
+        _row(runs, marks, latency_per_layer, "latency", "No latency was measured (yet).")
     section("What the layers look like")
-    for run in runs:
-        figures.show(
-            layer_metrics(run.data, marks[run.slug]),
-            f"metrics-{run.slug}",
-            "No layer metrics in this run (yet).",
-        )
-        for name in sorted(set(FIGURES) - _OWN):  # figures of other analyses
+    _row(runs, marks, layer_metrics, "metrics", "No layer metrics in this run (yet).")
+    for name in sorted(set(FIGURES) - _OWN):  # figures of other analyses
+        for run in runs:
             card = FIGURES[name](run.data)
             if card is not None:
-                figures.show(card, f"{name}-{run.slug}", "")
+                figures.show(card, f"{name}-{run.slug}", "", _name(run, runs))
+
+
+def _name(run: Shown, runs: list[Shown]) -> str:
+    """The run's name where it must be told from another."""
+    return run.slug if len(runs) > 1 else ""
+
+
+def _row(
+    runs: list[Shown],
+    marks: dict[str, Marks],
+    draw: Callable[[RunData, Marks], FigureCard | None],
+    name: str,
+    empty: str,
+) -> None:
+    """The same figure of every run."""
+    for run in runs:
+        card = draw(run.data, marks[run.slug])
+        figures.show(card, f"{name}-{run.slug}", empty, _name(run, runs))
+
+
+def _map(
+    run: Shown, marks: Marks, variant: str, limits: tuple[float, float] | None, name: str
+) -> None:
+    """The heatmap of one state, clickable."""
+    data, key = run.data, f"map-{run.slug}"
+    shown = variant if variant in data.variants else (data.variants or [""])[0]
+    card = layer_dim_heatmap(data, marks, variants=[shown], limits=limits)
+    if card is None:
+        figures.show(None, key, "No grid of layers and dimensions in this run (yet).")
+    else:
+        figures.show_clickable(card, data, shown, key, _pick, name)
 
 
 def _controls(run: Shown, outcome: Outcome) -> tuple[str, Cell | None]:

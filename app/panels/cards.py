@@ -41,7 +41,7 @@ def decision_cards(shown: Shown, outcome: Outcome) -> None:
             f"Exit ({tag(cell.variant)})",
             f"{cell.layer} × {cell.dim}",
             wide,
-            "Stop after this layer and keep this many of the coordinates.",
+            "",
         )
         _card(
             "Quality kept",
@@ -79,7 +79,7 @@ def _card(label: str, value: str, below: str, explained: str) -> None:
         delta=below or None,
         delta_arrow="off",
         delta_color="off",
-        help=explained,
+        help=explained or None,
         height="stretch",
     )
 

@@ -19,22 +19,31 @@ def scheme() -> Scheme:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
-def show(card: FigureCard | None, key: str, empty: str) -> None:
-    """A figure with its title inside (so that the SVG carries it), or one line that says why there is none."""
+def show(card: FigureCard | None, key: str, empty: str, run: str = "") -> None:
+    """A figure with its title inside (so that the SVG carries it), or one line that says why there is none.
+
+    `run` is named beside the title where two runs stand side by side."""
     with st.container(border=True):
         if card is None:
             st.caption(empty)
             return
-        st.plotly_chart(_dressed(card), key=key, theme=None, config=_config(card), alt=card.alt)
+        st.plotly_chart(
+            _dressed(card, run), key=key, theme=None, config=_config(card), alt=card.alt
+        )
         _below(card, key)
 
 
 def show_clickable(
-    card: FigureCard, data: RunData, variant: str, key: str, pick: Callable[[str], None]
+    card: FigureCard,
+    data: RunData,
+    variant: str,
+    key: str,
+    pick: Callable[[str], None],
+    run: str = "",
 ) -> None:
     """The heatmap of one variant; a click on a cell calls back with the figure's key."""
     with st.container(border=True):
-        figure = _dressed(card)
+        figure = _dressed(card, run)
         points = [
             (int(layer), data.dims.index(int(dim)), cell_id(Cell(variant, int(layer), int(dim))))
             for layer, dim, name in zip(
@@ -85,12 +94,12 @@ def _hover_texts(figure: Any, points: list[tuple[int, int, str]]) -> list[str]:
     return [str(texts[y][x]) for x, y, _ in points]
 
 
-def _dressed(card: FigureCard) -> Any:
+def _dressed(card: FigureCard, run: str) -> Any:
     figure = card.figure
     figure.update_layout(
         template=template(scheme()),
         title={
-            "text": label(card.title, 90),
+            "text": label(card.title, 90) + (f"<br><sup>{label(run)}</sup>" if run else ""),
             "x": 0,
             "xref": "container",
             "xanchor": "left",

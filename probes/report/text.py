@@ -90,8 +90,8 @@ def level(value: Any) -> str:
 def significant(value: Any, digits: int = 3) -> str:
     """A physical quantity with three significant digits and no exponent.
 
-    >>> significant(12.3456), significant(0.01234), significant(1234.5)
-    ('12.3', '0.0123', '1,235')
+    >>> significant(12.3456), significant(0.01234), significant(1236.4)
+    ('12.3', '0.0123', '1,236')
     """
     if not is_number(value):
         return NOTHING

@@ -48,7 +48,7 @@ def quality_over_layers(
     )
     last = int(column(data.all, "layer").max())
     chart.update_xaxes(title_text="layer", range=[-0.3, last + 0.3], **layer_ticks(last))
-    chart.update_yaxes(title_text=label(title))
+    chart.update_yaxes(title_text=label(title), tickformat=".2f")
     return FigureCard(
         "quality-depth",
         f"{title} over layers, {dim} dimensions",

@@ -65,7 +65,7 @@ def quality_latency(data: RunData, marks: Marks | None = None) -> FigureCard | N
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     )
     chart.update_xaxes(title_text=label(_axis_title(measure, cost_title)), rangemode="tozero")
-    chart.update_yaxes(title_text=label(title))
+    chart.update_yaxes(title_text=label(title), tickformat=".2f")
     return FigureCard(
         "quality-latency",
         f"{title} against {cost_title[:1].lower()}{cost_title[1:]}",
