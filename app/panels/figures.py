@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from panels.words import tag
 from probes.report.data import Cell, RunData
 from probes.report.figures import FigureCard
 from probes.report.html import csv_text
@@ -24,12 +25,11 @@ def show(card: FigureCard | None, key: str, empty: str, run: str = "") -> None:
 
     `run` is named beside the title where two runs stand side by side."""
     with st.container(border=True):
+        _named(run)
         if card is None:
             st.caption(empty)
             return
-        st.plotly_chart(
-            _dressed(card, run), key=key, theme=None, config=_config(card), alt=card.alt
-        )
+        st.plotly_chart(_dressed(card), key=key, theme=None, config=_config(card), alt=card.alt)
         _below(card, key)
 
 
@@ -43,7 +43,8 @@ def show_clickable(
 ) -> None:
     """The heatmap of one variant; a click on a cell calls back with the figure's key."""
     with st.container(border=True):
-        figure = _dressed(card, run)
+        _named(run)
+        figure = _dressed(card)
         points = [
             (int(layer), data.dims.index(int(dim)), cell_id(Cell(variant, int(layer), int(dim))))
             for layer, dim, name in zip(
@@ -80,6 +81,11 @@ def show_clickable(
         _below(card, key)
 
 
+def _named(run: str) -> None:
+    if run:
+        st.caption(tag(run))
+
+
 def cell_id(cell: Cell) -> str:
     """The name of a cell in the URL and in the list of cells.
 
@@ -94,12 +100,12 @@ def _hover_texts(figure: Any, points: list[tuple[int, int, str]]) -> list[str]:
     return [str(texts[y][x]) for x, y, _ in points]
 
 
-def _dressed(card: FigureCard, run: str) -> Any:
+def _dressed(card: FigureCard) -> Any:
     figure = card.figure
     figure.update_layout(
         template=template(scheme()),
         title={
-            "text": label(card.title, 90) + (f"<br><sup>{label(run)}</sup>" if run else ""),
+            "text": label(card.title, 90),
             "x": 0,
             "xref": "container",
             "xanchor": "left",
