@@ -59,9 +59,12 @@ def datasets_show(
 ) -> None:
     """What a dataset holds: kind, size, classes, lengths, licence, examples."""
     from probes.analysis import parse_columns
-    from probes.datasets import describe, load_dataset
+    from probes.datasets import builtin_datasets, describe, describe_entry, load_dataset
 
-    show_mapping(describe(load_dataset(name, **parse_columns(columns))))
+    if name in builtin_datasets() and columns is None:
+        show_mapping(describe_entry(name))
+    else:
+        show_mapping(describe(load_dataset(name, **parse_columns(columns))))
 
 
 def show_mapping(values: Mapping[str, Any], indent: str = "") -> None:
