@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import warnings
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from probes.capture.backends import BACKENDS, Backend
 from probes.capture.batching import Side, plan_shards
 from probes.capture.pooling import POOLINGS
 from probes.capture.progress import Report, progress_bar
-from probes.capture.shard import Job, capture_shard
+from probes.capture.shard import Job, capture_shard, place_shape
 from probes.capture.sites import SITES, Layers, Place, parse_sites
 from probes.capture.source import BatchPlan, ImageSource, Source, TextSource
 from probes.capture.temporary import TemporaryFolder
@@ -265,11 +266,7 @@ def _precision(model: Model, given: str | None) -> str:
 
 def _plan(job: Job, shard_rows: int | None) -> list[tuple[int, int]]:
     """Shards of at most 64 MiB of states and 256 KiB of text, or of `shard_rows` texts."""
-    structure = job.model.structure
-    numbers = 0
-    for place in job.places:
-        heads = structure.blocks[place.number].heads if place.site == "z" else None
-        numbers += structure.d_model if heads is None else heads.n * heads.width
+    numbers = sum(math.prod(place_shape(job.model, place)) for place in job.places)
     room = max(1, _SHARD_BYTES // (4 * numbers))
     if shard_rows is not None and shard_rows < 1:
         raise InputError(f"shard_rows is {shard_rows}: 1 or more is needed")

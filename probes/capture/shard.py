@@ -6,6 +6,7 @@ Executors only decide who calls `capture_shard`; nothing is carried from one sha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from probes.capture.backends import Runner
 from probes.capture.batching import Batch
 from probes.capture.memory import Halving
 from probes.capture.pooling import Pooler
-from probes.capture.sites import Place
+from probes.capture.sites import SITES, Place
 from probes.capture.source import BatchPlan, Source
 
 if TYPE_CHECKING:
@@ -38,19 +39,37 @@ class Job:
     batches: BatchPlan
 
 
-class PooledRows:
-    """(rows, …) float32 per place, filled batch by batch in any order."""
+def place_shape(model: Model, place: Place) -> tuple[int, ...]:
+    """Shape of one token's state at `place`: (d,) or (heads, d_head). An `exit` may be projected to another width."""
+    heads = model.structure.blocks[place.number].heads if SITES[place.site].per_head else None
+    return (model.d_model,) if heads is None else (heads.n, heads.width)
 
-    def __init__(self, n: int) -> None:
+
+class PooledRows:
+    """(rows, …) float32 per place, filled batch by batch in any order.
+
+    All arrays lie in one block of memory, taken before the first pass: many small ones, taken while a pass runs, would
+    lie scattered among its large freed blocks and keep them from being used again.
+    """
+
+    def __init__(self, job: Job, n: int) -> None:
+        import torch
+
         self.n = n
         self.arrays: dict[tuple[str, int], torch.Tensor] = {}
+        shapes = [(n, *place_shape(job.model, place)) for place in job.places]
+        block = torch.full((sum(math.prod(shape) for shape in shapes),), torch.nan)
+        start = 0
+        for place, shape in zip(job.places, shapes, strict=True):
+            self.arrays[place] = block[start : start + math.prod(shape)].view(shape)
+            start += math.prod(shape)
 
     def put(
         self, place: Place, rows: NDArray[np.int64], pooled: torch.Tensor, keep: torch.Tensor
     ) -> None:
         import torch
 
-        if place not in self.arrays:
+        if self.arrays[place].shape[1:] != pooled.shape[1:]:
             self.arrays[place] = torch.full((self.n, *pooled.shape[1:]), torch.nan)
         self.arrays[place][torch.from_numpy(rows)] = pooled.cpu()
 
@@ -88,7 +107,7 @@ class TokenRows:
 def run_batch(
     job: Job, runner: Runner, batch: Batch, put: Callable[[Place, torch.Tensor, torch.Tensor], None]
 ) -> None:
-    """Forward `batch`; `put(place, pooled, keep)` is called after the pass, when it has succeeded as a whole."""
+    """Forward `batch` and hand what was pooled to `put(place, pooled, keep)`, which a repeated pass may call again."""
     import torch
 
     device = job.model.device
@@ -108,7 +127,13 @@ def run_batch(
         if keep is None:  # an image: the model alone knows how many patches it made
             keep = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         pooler = pooler or Pooler(job.pooling, keep)
-        pooled[place] = pooler(states)
+        result = pooler(states)
+        if result.device.type == "cpu":
+            # At once: small results that outlive the pass would lie scattered among the large freed blocks of the
+            # heap and keep them from being given back.
+            put(place, result, keep)
+        else:
+            pooled[place] = result  # after the pass: a copy from an accelerator waits for it
 
     runner(inputs, receive)
     assert keep is not None
@@ -125,7 +150,7 @@ def capture_shard(
 ) -> Record:
     """Compute and commit shard `index` of `store`; `advance(rows)` is told about each finished batch."""
     lo, hi = store.shards[index]
-    sink = TokenRows(hi - lo) if job.pooling == "none" else PooledRows(hi - lo)
+    sink = TokenRows(hi - lo) if job.pooling == "none" else PooledRows(job, hi - lo)
 
     def run(batch: Batch) -> None:
         run_batch(
