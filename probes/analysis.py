@@ -26,6 +26,8 @@ from probes.runs import Run, RunView
 if TYPE_CHECKING:
     from probes.models import Model
 
+NOTE = "note: "  # how a progress text begins that is a remark and no stage of the work
+
 Progress = Callable[[int, int | None, str], None]
 
 
@@ -167,7 +169,7 @@ def describe_model(model: Model) -> dict[str, Any]:
     }
 
 
-def parse_columns(text: str | None) -> dict[str, str]:
+def parse_columns(text: str | None) -> dict[str, Any]:
     """`"text=review,label=stars"` as a dictionary.
 
     >>> parse_columns("text=review, label=stars")
@@ -226,7 +228,7 @@ def _warnings_as_notes(run: Run, progress: Progress) -> Generator[None]:
     seen: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_rest: Any, **_more: Any) -> None:
-        text = f"note: {message}"
+        text = f"{NOTE}{message}"
         if issubclass(category, UserWarning) and text not in seen:
             seen.add(text)
             run.note(str(message))

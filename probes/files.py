@@ -88,8 +88,9 @@ def writing(path: Path, size: int | None = None) -> Generator[None]:
 
 def make_dir(path: Path) -> Path:
     """Create `path` and its parents; a clear error when that is not allowed."""
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file, a folder is needed")
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise InputError(f"{part} is a file, a folder is needed: choose another place")
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
     return path

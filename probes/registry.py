@@ -108,7 +108,9 @@ def register_layer_metric(
 
     def decorate(function: Callable[..., float]) -> Callable[..., float]:
         register_measure(measure)
-        LAYER_METRICS.add(measure.name, LayerMetric(measure, function, frozenset(invariances), influence))
+        LAYER_METRICS.add(
+            measure.name, LayerMetric(measure, function, frozenset(invariances), influence)
+        )
         return function
 
     return decorate

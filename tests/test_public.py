@@ -50,7 +50,9 @@ def test_capture_can_be_called_although_a_package_has_its_name(first: str) -> No
 @pytest.mark.slow
 def test_the_example_of_the_readme_runs() -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    shown = python(f"{block}\nprint(X.shape, X.dtype, sorted(map(int, set(table.layer))), model.n_layers)")
+    shown = python(
+        f"{block}\nprint(X.shape, X.dtype, sorted(map(int, set(table.layer))), model.n_layers)"
+    )
     assert shown == "(1468, 384) float32 [0, 1, 2, 3, 4, 5, 6] 6"
 
 

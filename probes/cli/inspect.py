@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,7 +95,7 @@ def _can_write(folder: Path) -> bool:
 
 def doctor() -> None:
     """Versions, device, models found, write access: what to paste into a bug report."""
-    import torch  # noqa: F401 - loaded so that `hardware` can ask it for accelerators
+    importlib.import_module("torch")  # `hardware` asks it for accelerators only where it is loaded
 
     from probes.models import list_models
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from probes import analysis as analyses
 from probes.analysis import Analysis, Option
@@ -95,19 +102,22 @@ def progress_bar() -> Generator[analyses.Progress]:
         console=errors,
         disable=not errors.is_terminal,
     )
-    current: dict[str, Any] = {"text": None, "task": None}
+    tasks: dict[str, TaskID] = {}
 
     def tell(done: int, total: int | None, text: str) -> None:
-        if text != current["text"]:
-            if current["task"] is not None:
-                task = bar.tasks[bar.task_ids.index(current["task"])]
-                bar.update(current["task"], completed=task.total or 1, total=task.total or 1)
-            current.update(text=text, task=bar.add_task(text, total=total or 1, rate=""))
+        if text.startswith(analyses.NOTE):
+            errors.print(text, markup=False, style="yellow")
+            return
+        if text not in tasks:
+            # Stages follow each other: a new one means that the others are done.
+            for task in bar.tasks:
+                bar.update(task.id, completed=task.total)
+            tasks[text] = bar.add_task(text, total=total or 1, rate="")
             if bar.disable:
                 errors.print(text, markup=False, style="dim")
-        task = bar.tasks[bar.task_ids.index(current["task"])]
-        rate = f"{task.speed:,.0f}/s" if task.speed else ""
-        bar.update(current["task"], completed=done, total=total or 1, rate=rate)
+        speed = bar.tasks[bar.task_ids.index(tasks[text])].speed
+        rate = f"{speed:,.0f}/s" if speed else ""
+        bar.update(tasks[text], completed=done, total=total or 1, rate=rate)
 
     with bar:
         yield tell

@@ -28,7 +28,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from probes.errors import InputError, ModelError
+from probes.errors import ModelError
 from probes.files import fsync_dir, make_dir, sha256_file, write_json, writing
 from probes.models.catalog import CATALOGUE, MARKER, CatalogueEntry, Wheel, models_dir
 
@@ -46,12 +46,7 @@ def pull(name: str) -> Path:
     entry = CATALOGUE[name]
     if entry.present:
         return entry.folder
-    try:
-        parent = make_dir(models_dir())
-    except NotADirectoryError as error:
-        raise InputError(
-            f"{models_dir()} cannot be made: a file is in the way. Set FATHOMETER_CACHE to a folder"
-        ) from error
+    parent = make_dir(models_dir())
     with _locked(parent / f"{entry.folder.name}.lock"):
         if not entry.present:
             _remove_leftovers(parent, entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any, cast
@@ -31,12 +32,25 @@ def takes_pixels(model: nn.Module) -> bool:
 
 def accepts(module: nn.Module, argument: str) -> bool:
     """Whether `forward` names this argument."""
-    return argument in inspect.signature(module.forward).parameters
+    return argument in _parameters(module)
+
+
+def _parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """What `forward` takes. Kept per class, since asking costs more than a layer-0 pass; a `forward` that was replaced
+    on the instance is asked anew."""
+    if "forward" in vars(module):
+        return inspect.signature(module.forward).parameters
+    return _class_parameters(type(module))
+
+
+@functools.lru_cache(maxsize=256)
+def _class_parameters(kind: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind.forward).parameters
 
 
 def call_arguments(base: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` without what the backbone does not take, and without a cache, which capture never needs."""
-    parameters = inspect.signature(base.forward).parameters
+    parameters = _parameters(base)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     arguments = {
         name: value

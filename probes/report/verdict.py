@@ -92,15 +92,29 @@ def _chosen(data: RunData, decision: Mapping[str, Any], cell: Cell) -> Verdict:
     promise = promised(data, decision)
     if promise:
         words.append(promise)
-    if is_number(decision.get("relative_cost")):
-        faster = times(decision.get("speedup")).replace("×", " times as fast")
-        measured = "" if decision.get("cost_measured", True) else " (counted in blocks)"
-        words.append(
-            f"A text takes {percent(decision.get('relative_cost'), 0)} of the full model’s time: {faster}{measured}."
-        )
+    words += _savings(data, decision, cell)
     return Verdict(
         "chosen", f"Stop after {where(cell, data)}{how}", tuple(words), decision_table(data)
     )
+
+
+def _savings(data: RunData, decision: Mapping[str, Any], cell: Cell) -> list[str]:
+    """What the exit saves: time where blocks are left out, and the size of a vector."""
+    words: list[str] = []
+    if cell.layer == data.n_layers:
+        words.append(
+            "Every block is kept, so it is no faster; no earlier layer could be shown to do."
+        )
+    elif is_number(decision.get("relative_cost")):
+        faster = times(decision.get("speedup")).replace("×", " times as fast")
+        measured = "" if decision.get("cost_measured", True) else " (counted in blocks)"
+        share = percent(decision.get("relative_cost"), 0)
+        words.append(f"A text takes {share} of the full model’s time: {faster}{measured}.")
+    if data.full is not None and cell.dim < data.full.dim:
+        words.append(
+            f"Its vectors are {times(data.full.dim / cell.dim).replace('×', ' times')} smaller."
+        )
+    return words
 
 
 def promised(data: RunData, decision: Mapping[str, Any]) -> str:

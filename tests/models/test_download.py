@@ -198,7 +198,7 @@ def test_no_write_access_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("FATHOMETER_CACHE", str(blocked))
-    with pytest.raises(InputError, match="a file is in the way"):
+    with pytest.raises(InputError, match="is a file, a folder is needed"):
         download.pull("minilm")
 
 
