@@ -15,7 +15,7 @@ import numpy as np
 
 from probes.capture.backends import Runner
 from probes.capture.batching import Batch
-from probes.capture.memory import Halving
+from probes.capture.memory import Halving, trim_heap
 from probes.capture.pooling import Pooler
 from probes.capture.sites import SITES, Place
 from probes.capture.source import BatchPlan, Source
@@ -164,4 +164,6 @@ def capture_shard(
     halving = Halving(run)
     for batch in job.source.load(lo, hi, job.batches):
         halving(batch, first_row=lo)
-    return sink.write(store, index)
+    record = sink.write(store, index)
+    trim_heap()
+    return record
