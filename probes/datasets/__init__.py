@@ -6,7 +6,7 @@ from probes.datasets.catalogue import DATASETS, DatasetEntry, builtin_datasets, 
 from probes.datasets.describe import dataset_entries, describe, describe_entry, list_datasets
 from probes.datasets.limit import limit_dataset
 from probes.datasets.load import load_dataset, load_texts
-from probes.datasets.splits import Parts, components, four_parts, group_folds
+from probes.datasets.splits import Parts, components, fold_text, four_parts, group_folds
 
 __all__ = [
     "DATASETS",
@@ -17,6 +17,7 @@ __all__ = [
     "dataset_entries",
     "describe",
     "describe_entry",
+    "fold_text",
     "four_parts",
     "group_folds",
     "limit_dataset",

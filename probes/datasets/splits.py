@@ -141,12 +141,17 @@ def components(dataset: Dataset, *, tie_documents: bool = True) -> Index:
 Keyed = list[tuple[int, tuple[str, Any]]]
 
 
-def _fold_text(text: str) -> str:
+def fold_text(text: str) -> str:
+    """What equal texts have in common: the text without differences in case and white space.
+
+    >>> fold_text("  The  Cat sat ") == fold_text("the cat SAT")
+    True
+    """
     return " ".join(text.split()).casefold()
 
 
 def _by_text(texts: Sequence[str]) -> Keyed:
-    return [(row, ("text", _fold_text(text))) for row, text in enumerate(texts)]
+    return [(row, ("text", fold_text(text))) for row, text in enumerate(texts)]
 
 
 def _shared_keys(dataset: Dataset, tie_documents: bool) -> Iterable[Keyed]:
@@ -163,7 +168,7 @@ def _shared_keys(dataset: Dataset, tie_documents: bool) -> Iterable[Keyed]:
         case Retrieval():
             yield _by_text(dataset.queries)
             if tie_documents:
-                folded = [_fold_text(text) for text in dataset.documents]
+                folded = [fold_text(text) for text in dataset.documents]
                 cells = dataset.relevance.tocoo()
                 yield [
                     (int(q), ("text", folded[int(d)]))

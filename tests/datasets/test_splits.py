@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from probes.datasets import components, four_parts, group_folds
+from probes.datasets import components, fold_text, four_parts, group_folds
 from probes.errors import DataError, InputError
 from probes.types import Dataset, LabelledTexts, MinimalPairs, Retrieval, TextPairs, TokenLabels
 
@@ -255,3 +255,18 @@ def test_many_classes() -> None:
         ).most_common(1)[0][1]
         == 1
     )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("The  cat\n", "the CAT", True),
+        ("Stra\u00dfe", "STRASSE", True),
+        ("the cat", "thecat", False),
+        ("the cat", "the cat.", False),
+    ],
+)
+def test_texts_are_equal_but_for_case_and_white_space(one: str, other: str, equal: bool) -> None:
+    assert (fold_text(one) == fold_text(other)) is equal
+    tied = components(LabelledTexts("t", (one, other, "x"), np.array([0, 1, 0]), ("a", "b")))
+    assert bool(tied[0] == tied[1]) is equal
