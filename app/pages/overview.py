@@ -108,9 +108,9 @@ def _own_decision(run: Shown, outcome: Outcome) -> None:
 
 
 def _cells(data: RunData) -> dict[str, Cell]:
-    names, layers, dims = (data.all[name] for name in ("variant", "layer", "dim"))
-    cells = [Cell(str(v), int(k), int(d)) for v, k, d in zip(names, layers, dims, strict=True)]
-    return {figures.cell_id(cell): cell for cell in cells}
+    return data.once(
+        "cells by name", lambda: {figures.cell_id(cell): cell for cell in data.points_by_cell()}
+    )
 
 
 def _pick(key: str) -> None:

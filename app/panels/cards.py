@@ -34,7 +34,7 @@ def decision_cards(shown: Shown, outcome: Outcome) -> None:
         return
     numbers = outcome.numbers
     time, beside, speed, cost = _times(shown, cell)
-    full = data.at(data.full, data.grid("calibrate"))
+    full = data.at(data.full, "calibrate")
     wide = "" if data.full is None else f"of {data.n_layers} × {data.full.dim}"
     with st.grid(6, min_column_width=140):
         _card(

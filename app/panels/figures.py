@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import streamlit as st
+from plotly.basedatatypes import BaseFigure
 
 from panels.words import tag
 from probes.report.data import Cell, RunData
@@ -13,6 +16,18 @@ from probes.report.figures import FigureCard
 from probes.report.html import csv_text
 from probes.report.text import label
 from probes.report.theme import Scheme, template
+
+_TYPES = {"float64": "f8", "float32": "f4", "int32": "i4"}  # what Plotly takes as base64
+_TITLE = {
+    "x": 0,
+    "xref": "container",
+    "xanchor": "left",
+    "pad": {"l": 4, "t": 2},
+    "y": 1,
+    "yref": "container",
+    "yanchor": "top",
+    "font": {"size": 16},
+}
 
 
 def scheme() -> Scheme:
@@ -29,7 +44,9 @@ def show(card: FigureCard | None, key: str, empty: str, run: str = "") -> None:
         if card is None:
             st.caption(empty)
             return
-        st.plotly_chart(_dressed(card), key=key, theme=None, config=_config(card), alt=card.alt)
+        st.plotly_chart(
+            _Ready(_dressed(card)), key=key, theme=None, config=_config(card), alt=card.alt
+        )
         _below(card, key)
 
 
@@ -44,33 +61,19 @@ def show_clickable(
     """The heatmap of one variant; a click on a cell calls back with the figure's key."""
     with st.container(border=True):
         _named(run)
-        figure = _dressed(card)
-        points = [
-            (int(layer), data.dims.index(int(dim)), cell_id(Cell(variant, int(layer), int(dim))))
-            for layer, dim, name in zip(
-                data.all["layer"], data.all["dim"], data.all["variant"], strict=True
-            )
-            if name == variant
+        spec = _dressed(card)
+        heat = spec["data"][0]
+        spec["data"] = [
+            {k: v for k, v in heat.items() if k != "hovertemplate"} | {"hoverinfo": "skip"},
+            # A heatmap alone gives no selection: squares that cannot be seen lie over its cells.
+            data.once(("squares", variant), lambda: _squares(data, variant, heat["customdata"])),
         ]
-        # A heatmap alone gives no selection: squares that cannot be seen lie over its cells.
-        figure.add_scatter(
-            x=[x for x, _, _ in points],
-            y=[y for _, y, _ in points],
-            customdata=[[name] for _, _, name in points],
-            mode="markers",
-            marker={"symbol": "square", "size": 26, "opacity": 0},
-            selected={"marker": {"opacity": 0}},
-            unselected={"marker": {"opacity": 0}},
-            text=_hover_texts(figure, points),
-            hovertemplate="%{text}<extra></extra>",
-            showlegend=False,
-        )
-        figure.update_traces(hoverinfo="skip", hovertemplate=None, selector={"type": "heatmap"})
-        figure.update_layout(dragmode=False, clickmode="event+select")
-        figure.update_xaxes(fixedrange=True)
-        figure.update_yaxes(fixedrange=True)
+        layout = spec["layout"]
+        layout |= {"dragmode": False, "clickmode": "event+select"}
+        for axis in ("xaxis", "yaxis"):
+            layout[axis] = {**layout[axis], "fixedrange": True}
         st.plotly_chart(
-            figure,
+            _Ready(spec),
             key=key,
             theme=None,
             config=_config(card),
@@ -95,31 +98,64 @@ def cell_id(cell: Cell) -> str:
     return f"{cell.variant}:{cell.layer}x{cell.dim}"
 
 
-def _hover_texts(figure: Any, points: list[tuple[int, int, str]]) -> list[str]:
-    texts = figure.data[0].customdata
-    return [str(texts[y][x]) for x, y, _ in points]
+def _squares(data: RunData, variant: str, texts: Any) -> dict[str, Any]:
+    """One square per cell of a variant, carrying the cell's name."""
+    held = [cell for cell in data.points_by_cell() if cell.variant == variant]
+    rows = [data.dims.index(cell.dim) for cell in held]
+    return {
+        "type": "scatter",
+        "x": [cell.layer for cell in held],
+        "y": rows,
+        "customdata": [[cell_id(cell)] for cell in held],
+        "mode": "markers",
+        "marker": {"symbol": "square", "size": 26, "opacity": 0},
+        "selected": {"marker": {"opacity": 0}},
+        "unselected": {"marker": {"opacity": 0}},
+        "text": [str(texts[y][cell.layer]) for cell, y in zip(held, rows, strict=True)],
+        "hovertemplate": "%{text}<extra></extra>",
+        "showlegend": False,
+    }
 
 
-def _dressed(card: FigureCard) -> Any:
-    figure = card.figure
-    figure.update_layout(
-        template=template(scheme()),
-        title={
-            "text": label(card.title, 90),
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "pad": {"l": 4, "t": 2},
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "font": {"size": 16},
-        },
-        margin_t=(figure.layout.margin.t or 20) + 26,
-        height=(figure.layout.height or 400) + 20,
-        font_family='"Source Sans", sans-serif',
-    )
-    return figure
+class _Ready(BaseFigure):
+    """A finished figure as Streamlit takes it. A plain object it would validate part by part on every rerun."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._spec = spec
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._spec
+
+
+def _dressed(card: FigureCard) -> dict[str, Any]:
+    """The figure as a plain object with its title inside, in the page's colours; free to be changed at the top."""
+    layout = dict(card.spec["layout"])
+    margin = layout.get("margin", {})
+    layout |= {
+        "template": template(scheme()),
+        "title": {"text": label(card.title, 90), **_TITLE},
+        "margin": {**margin, "t": margin.get("t", 20) + 26},
+        "height": layout.get("height", 400) + 20,
+        "font": {**layout.get("font", {}), "family": '"Source Sans", sans-serif'},
+    }
+    return {"data": [_sendable(trace) for trace in card.spec["data"]], "layout": layout}
+
+
+def _sendable(trace: dict[str, Any]) -> dict[str, Any]:
+    """A trace whose arrays of numbers are Plotly's typed arrays, and other arrays lists."""
+    return {key: _typed(value) for key, value in trace.items()}
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _sendable(value)
+    if not isinstance(value, np.ndarray):
+        return value
+    name = _TYPES.get(str(value.dtype))
+    if name is None:
+        return value.tolist()
+    packed = {"dtype": name, "bdata": base64.b64encode(value.tobytes()).decode()}
+    return packed if value.ndim == 1 else {**packed, "shape": ", ".join(map(str, value.shape))}
 
 
 def _config(card: FigureCard) -> dict[str, Any]:

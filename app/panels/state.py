@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class Outcome:
     cell: Cell | None
     reason: str
 
-    @property
+    @cached_property
     def numbers(self) -> dict[str, Any]:
         """The chosen step: calibrate_quality, calibrate_share, bound, p; empty without a choice."""
         if self.walk is None or self.walk.chosen is None:
@@ -138,7 +139,9 @@ def outcome(shown: Shown, budget: Budget) -> Outcome:
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _outcome(path: str, stamp: Stamp, budget: Budget, _shown: Shown) -> Outcome:
     data = _shown.data
-    tables = [data.table(name) for name in ("chains", "share_draws", "losses")]
+    tables = data.once(
+        "test tables", lambda: [data.table(name) for name in ("chains", "share_draws", "losses")]
+    )
     if any(table is None for table in tables):
         return Outcome(budget, None, None, "this run holds no test tables (yet)")
     try:
@@ -147,9 +150,10 @@ def _outcome(path: str, stamp: Stamp, budget: Budget, _shown: Shown) -> Outcome:
         return Outcome(budget, None, None, f"the test tables cannot be used: {error}")
     if walk.chosen is None:
         return Outcome(budget, walk, None, walk.reason)
-    row = walk.row(walk.chosen)
-    variant = variant_name(None if pd.isna(row["variant"]) else row["variant"])
-    return Outcome(budget, walk, Cell(variant, int(row["layer"]), int(row["dim"])), "")
+    at = walk.steps["name"].to_numpy().tolist().index(walk.chosen)
+    variant, layer, dim = (walk.steps[name].iloc[at] for name in ("variant", "layer", "dim"))
+    cell = Cell(variant_name(None if pd.isna(variant) else variant), int(layer), int(dim))
+    return Outcome(budget, walk, cell, "")
 
 
 def own_budget(data: RunData) -> Budget:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,8 @@ from probes.report.frames import Point, column, names, only, points, where
 from probes.report.text import clean, is_number, variant_name
 from probes.runs import RunView
 from probes.tables import COLUMNS
+
+T = TypeVar("T")
 
 # The first of these that a run holds layer by dimension is its quality, unless the decision names one.
 QUALITY_ORDER = (
@@ -71,6 +73,16 @@ class RunData:
             view.table,
         )
 
+    @cached_property
+    def _kept(self) -> dict[Hashable, Any]:
+        return {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns, kept under `key` as long as this object lives. Nobody may change it."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return cast("T", self._kept[key])
+
     def table(self, name: str) -> pd.DataFrame | None:
         """A table of the run folder, None when it is absent or damaged."""
         if self.read_table is None or name not in self.table_names:
@@ -119,6 +131,9 @@ class RunData:
 
     def grid(self, split: str = "all") -> pd.DataFrame:
         """Quality by variant, layer and dim: columns variant, layer, dim, value, low, high, n; empty if absent."""
+        return self.once(("grid", split), lambda: self._grid(split))
+
+    def _grid(self, split: str) -> pd.DataFrame:
         rows = only(self.measurements, measure=self.quality or "")
         in_split = only(rows, split=split)
         if in_split.empty and split == "all":  # a run without splits
@@ -173,24 +188,33 @@ class RunData:
                 return float(str(source["min_quality"]))
         return None
 
-    def at(self, cell: Cell | None, frame: pd.DataFrame | None = None) -> Point | None:
-        """The point of a cell in `frame` (the grid by default)."""
-        if cell is None:
-            return None
-        rows = self.all if frame is None else frame
-        hit = points(only(rows, variant=cell.variant, layer=cell.layer, dim=cell.dim))
-        return hit[0] if hit else None
+    def at(self, cell: Cell | None, split: str = "all") -> Point | None:
+        """The point of a cell in the grid over `split`."""
+        return None if cell is None else self.points_by_cell(split).get(cell)
+
+    def points_by_cell(self, split: str = "all") -> Mapping[Cell, Point]:
+        """Every cell of the grid over `split` with its point, in the grid's order."""
+        return self.once(
+            ("points", split),
+            lambda: {Cell(p.variant, p.layer, p.dim): p for p in points(self.grid(split))},
+        )
 
     def by_layer(self, measure: str) -> pd.DataFrame:
         """One measure over layers, whatever the width: columns as in `grid`."""
+        return self.once(("by_layer", measure), lambda: self._by_layer(measure))
+
+    def _by_layer(self, measure: str) -> pd.DataFrame:
         rows = only(self.measurements, measure=measure)
         everything = only(rows, split="all")
         rows = rows if everything.empty else everything
         held = rows["layer"].notna() & rows["value"].notna()
         return _plain(where(rows, held.to_numpy(dtype=bool)), ["variant", "layer"])
 
-    def cost(self, measure: str) -> dict[int, float]:
+    def cost(self, measure: str) -> Mapping[int, float]:
         """A cost measure by layer, of the raw variant where there are several."""
+        return self.once(("cost", measure), lambda: self._cost(measure))
+
+    def _cost(self, measure: str) -> dict[int, float]:
         rows = self.by_layer(measure)
         raw = only(rows, variant="raw")
         return {point.layer: point.value for point in points(rows if raw.empty else raw)}

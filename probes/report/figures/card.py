@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from probes.registry import Registry
 from probes.report.data import Cell, RunData
@@ -14,18 +16,40 @@ from probes.report.frames import Point
 from probes.report.text import count, interval, number
 
 Figure = Any  # plotly.graph_objects.Figure, whose stubs name no attribute that is used here
+Spec = dict[str, Any]  # a figure as a plain object: {"data": [traces], "layout": {...}}
 
 
 @dataclass(frozen=True)
 class FigureCard:
-    """One figure: `title` names quantity and unit, `data` is what its CSV download holds."""
+    """One figure: `title` names quantity and unit, `data` is what its CSV download holds.
+
+    `drawn` is a Plotly figure, or the same as a plain object, which costs no validation when marks are added.
+    """
 
     id: str
     title: str
-    figure: Figure
+    drawn: Figure | Spec
     how_to_read: str
     alt: str
     data: pd.DataFrame
+
+    @cached_property
+    def figure(self) -> Figure:
+        """As a Plotly figure."""
+        return go.Figure(self.drawn) if isinstance(self.drawn, dict) else self.drawn
+
+    @cached_property
+    def spec(self) -> Spec:
+        """As a plain object, arrays kept; to be copied before it is changed."""
+        return cast("Spec", self.drawn) if isinstance(self.drawn, dict) else plain(self.drawn)
+
+
+def plain(chart: Figure) -> Spec:
+    """A Plotly figure as a plain object; its arrays stay arrays."""
+    traces = [trace.to_plotly_json() for trace in chart.data]
+    layout = chart.layout.to_plotly_json()
+    layout.pop("template", None)  # Plotly's own; every reader of a card brings one
+    return {"data": traces, "layout": layout}
 
 
 @dataclass(frozen=True)

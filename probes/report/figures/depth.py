@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from probes.report.data import RunData
-from probes.report.figures.card import FigureCard, Marks, figure, listed
+from probes.report.figures.card import FigureCard, Marks, Spec, figure, listed
 from probes.report.figures.marks import (
-    add_line,
-    mark_budget,
-    mark_chance,
-    mark_depths,
-    mark_fixed,
+    budget_line,
+    chance_line,
+    depth_lines,
+    depth_names,
+    fixed_lines,
+    line_traces,
+    marked,
 )
 from probes.report.frames import column, only, points
 from probes.report.text import label, number
@@ -32,31 +33,44 @@ def quality_over_layers(
         return None
     marks = marks or Marks.of(data)
     dim = dim or _width(data, marks)
-    rows = only(data.all, dim=dim)
-    chart = go.Figure()
-    for variant in data.variants:
-        add_line(chart, only(rows, variant=variant), variant, data.variants)
-    mark_depths(chart, marks, lift=20)
-    mark_fixed(chart, data.n_layers or data.full.layer)
-    mark_budget(chart, data, marks)
-    mark_chance(chart, data, data.quality)
-    title = data.title(data.quality)
-    chart.update_layout(
-        height=410,
-        margin={"l": 70, "r": 24, "t": 48, "b": 76},
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
-    )
-    last = int(column(data.all, "layer").max())
-    chart.update_xaxes(title_text="layer", range=[-0.3, last + 0.3], **layer_ticks(last))
-    chart.update_yaxes(title_text=label(title), tickformat=".2f")
+    width = dim
+    base, rows, text = data.once(("quality-depth", width), lambda: _base(data, width))
+    budget, budget_note = budget_line(data, marks)
     return FigureCard(
         "quality-depth",
-        f"{title} over layers, {dim} dimensions",
-        chart,
+        f"{data.title(data.quality)} over layers, {dim} dimensions",
+        marked(
+            base,
+            shapes=[*depth_lines(marks), *budget],
+            notes=[*depth_names(marks, lift=20), *budget_note],
+        ),
         HOW_TO_READ,
-        _alt(rows, data.variants, title, dim),
+        text,
         rows,
     )
+
+
+def _base(data: RunData, dim: int) -> tuple[Spec, pd.DataFrame, str]:
+    """The lines at one width without the reader's marks, their table, and what they show in words."""
+    rows = only(data.all, dim=dim)
+    title = data.title(data.quality or "")
+    last = int(column(data.all, "layer").max())
+    shapes, notes = fixed_lines(data.n_layers or last)
+    layout = {
+        "height": 410,
+        "margin": {"l": 70, "r": 24, "t": 48, "b": 76},
+        "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
+        "xaxis": {"title": {"text": "layer"}, "range": [-0.3, last + 0.3], **layer_ticks(last)},
+        "yaxis": {"title": {"text": label(title)}, "tickformat": ".2f"},
+        "shapes": [*shapes, *chance_line(data, data.quality or "")],
+        "annotations": notes,
+    }
+    traces = [
+        trace
+        for variant in data.variants
+        for trace in line_traces(only(rows, variant=variant), variant, data.variants)
+    ]
+    return {"data": traces, "layout": layout}, rows, _alt(rows, data.variants, title, dim)
 
 
 def _width(data: RunData, marks: Marks) -> int:

@@ -13,8 +13,17 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from probes.report.data import RunData
-from probes.report.figures.card import Figure, FigureCard, Marks, figure, listed, value_text
-from probes.report.figures.marks import outline
+from probes.report.figures.card import (
+    Figure,
+    FigureCard,
+    Marks,
+    Spec,
+    figure,
+    listed,
+    plain,
+    value_text,
+)
+from probes.report.figures.marks import marked, outlines
 from probes.report.frames import column, names, only, points, where
 from probes.report.text import label, number
 from probes.report.theme import MAGNITUDE, layer_ticks
@@ -71,7 +80,30 @@ def layer_dim_heatmap(
     if data.all.empty or data.quality is None:
         return None
     marks = marks or Marks.of(data)
-    shown = [v for v in (variants or data.variants) if v in data.variants]
+    shown = tuple(v for v in (variants or data.variants) if v in data.variants)
+    base, rows, text = data.once(("layer-dim", shown, limits), lambda: _base(data, shown, limits))
+    frames = [
+        shape
+        for at, variant in enumerate(shown)
+        for cell, dash in ((marks.selected, "dot"), (marks.chosen, "solid"))
+        if cell is not None and cell.variant == variant and cell.dim in data.dims
+        for shape in outlines(cell.layer, data.dims.index(cell.dim), dash, at)
+    ]
+    return FigureCard(
+        "layer-dim",
+        f"{data.title(data.quality)} by layer and dimensions",
+        marked(base, shapes=frames),
+        HOW_TO_READ,
+        text if marks.chosen is None else f"{text} Chosen: {marks.chosen.words()}.",
+        rows,
+    )
+
+
+def _base(
+    data: RunData, variants: Sequence[str], limits: tuple[float, float] | None
+) -> tuple[Spec, pd.DataFrame, str]:
+    """The cells without any mark, their table, and what they show in words."""
+    shown = list(variants)
     layers = np.arange(0, int(column(data.all, "layer").max()) + 1)
     panels = _Panels(shown, layers, data.dims)
     chart = make_subplots(
@@ -84,23 +116,12 @@ def layer_dim_heatmap(
     )
     for at, variant in enumerate(shown):
         _add_panel(chart, only(data.all, variant=variant), panels, at)
-        for cell, dash in ((marks.selected, "dot"), (marks.chosen, "solid")):
-            if cell is not None and cell.variant == variant and cell.dim in data.dims:
-                outline(chart, cell.layer, data.dims.index(cell.dim), dash=dash, **panels.place(at))
     values = column(data.all, "value")
     found = limits or (float(values.min()), float(values.max()))
     _colours(chart, panels.height, found, several=len(shown) > 1)
     chart.update_annotations(font_size=13)
-    title = data.title(data.quality)
     rows = where(data.all, np.isin(names(data.all, "variant"), shown))
-    return FigureCard(
-        "layer-dim",
-        f"{title} by layer and dimensions",
-        chart,
-        HOW_TO_READ,
-        _alt(rows, title, shown, marks),
-        rows,
-    )
+    return plain(chart), rows, _alt(rows, data.title(data.quality or ""), shown)
 
 
 def _add_panel(chart: Figure, rows: pd.DataFrame, panels: _Panels, at: int) -> None:
@@ -167,13 +188,12 @@ def _colours(chart: Figure, height: int, limits: tuple[float, float], *, several
     )
 
 
-def _alt(rows: pd.DataFrame, title: str, shown: list[str], marks: Marks) -> str:
+def _alt(rows: pd.DataFrame, title: str, shown: list[str]) -> str:
     best = max(points(rows), key=lambda p: p.value)
-    text = (
+    return (
         f"Heatmap of {title} over {rows['layer'].nunique()} layers and {rows['dim'].nunique()} widths for "
         f"{listed(shown)}. Best {number(best.value)} at layer {best.layer} with {best.dim} dimensions ({best.variant})."
     )
-    return text if marks.chosen is None else f"{text} Chosen: {marks.chosen.words()}."
 
 
 @figure("layer-dim", 10)

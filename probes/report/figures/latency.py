@@ -7,8 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.report.data import RunData
-from probes.report.figures.card import FigureCard, Marks, figure
-from probes.report.figures.marks import name_depths
+from probes.report.figures.card import FigureCard, Marks, Spec, figure, plain
+from probes.report.figures.marks import depth_names, marked
 from probes.report.frames import column
 from probes.report.text import milliseconds, percent
 from probes.report.theme import ACCENT, NEUTRAL, PALETTE, SELECTED, layer_ticks
@@ -25,6 +25,21 @@ def latency_per_layer(data: RunData, marks: Marks | None = None) -> FigureCard |
     if not median:
         return None
     marks = marks or Marks.of(data)
+    base, rows, text = data.once("latency", lambda: _base(data))
+    bars = {**base["data"][0], "marker": {"color": _colours(list(median), marks)}}
+    return FigureCard(
+        "latency",
+        "Latency by exit layer (ms per text)",
+        marked({**base, "data": [bars]}, notes=depth_names(marks, lift=4)),
+        HOW_TO_READ,
+        text,
+        rows,
+    )
+
+
+def _base(data: RunData) -> tuple[Spec, pd.DataFrame, str]:
+    """The bars in no colour yet, their table, and what they show in words."""
+    median = data.cost("latency_p50_ms")
     tail, share = data.cost("latency_p95_ms"), data.cost("relative_cost")
     rows = pd.DataFrame(
         {
@@ -39,7 +54,6 @@ def latency_per_layer(data: RunData, marks: Marks | None = None) -> FigureCard |
         go.Bar(
             x=column(rows, "layer"),
             y=p50,
-            marker={"color": _colours(list(median), marks)},
             width=0.6,
             error_y={
                 "type": "data",
@@ -56,21 +70,19 @@ def latency_per_layer(data: RunData, marks: Marks | None = None) -> FigureCard |
             hovertemplate="%{customdata}<extra></extra>",
         )
     )
-    name_depths(chart, marks, lift=4)
-    chart.update_layout(height=360, margin={"l": 70, "r": 24, "t": 28, "b": 56}, showlegend=False)
-    last = max(median)
-    chart.update_xaxes(title_text="layer", range=[-0.5, last + 0.5], **layer_ticks(last))
-    chart.update_yaxes(title_text="milliseconds per text", rangemode="tozero")
-    first = min(median)
-    return FigureCard(
-        "latency",
-        "Latency by exit layer (ms per text)",
-        chart,
-        HOW_TO_READ,
-        f"Bars of median latency from {milliseconds(median[first])} at layer {first} "
-        f"to {milliseconds(median[last])} at layer {last}.",
-        rows,
+    first, last = min(median), max(median)
+    chart.update_layout(
+        height=360,
+        margin={"l": 70, "r": 24, "t": 28, "b": 56},
+        showlegend=False,
+        xaxis={"title": {"text": "layer"}, "range": [-0.5, last + 0.5], **layer_ticks(last)},
+        yaxis={"title": {"text": "milliseconds per text"}, "rangemode": "tozero"},
     )
+    text = (
+        f"Bars of median latency from {milliseconds(median[first])} at layer {first} "
+        f"to {milliseconds(median[last])} at layer {last}."
+    )
+    return plain(chart), rows, text
 
 
 def _colours(layers: list[int], marks: Marks) -> list[str]:

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from probes.report.data import RunData
-from probes.report.figures.card import Figure, Marks, value_text
+from probes.report.figures.card import Marks, Spec, value_text
 from probes.report.frames import column, points
 from probes.report.text import is_number, label, level, number
 from probes.report.theme import ACCENT, NEUTRAL, SELECTED, faded, series_style
@@ -34,116 +33,164 @@ def fixed_depths(n_layers: int) -> dict[int, str]:
     return found
 
 
-def add_line(
-    chart: Figure, rows: pd.DataFrame, name: str, names: list[str], digits: int = 3, **place: Any
-) -> None:
+def line_traces(
+    rows: pd.DataFrame, name: str, names: list[str], panel: int = 0, digits: int = 3
+) -> list[Spec]:
     """One series with band, dash and marker; points are marked so that a lone one shows too."""
     if rows.empty:
-        return
+        return []
     style = series_style(name, names)
     x, y = column(rows, "layer"), column(rows, "value")
     low, high = column(rows, "low"), column(rows, "high")
     known = np.isfinite(low) & np.isfinite(high)
-    if known.any():
-        chart.add_trace(
-            go.Scatter(
-                x=np.concatenate([x[known], x[known][::-1]]),
-                y=np.concatenate([high[known], low[known][::-1]]),
-                fill="toself",
-                fillcolor=faded(style["color"]),
-                mode="lines",
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                legendgroup=label(name),
-            ),
-            **place,
-        )
-    hover = [
-        f"<b>layer {p.layer}</b>, {label(name)}<br>{value_text(p, digits)}" for p in points(rows)
-    ]
-    chart.add_trace(
-        go.Scatter(
-            x=x,
-            y=y,
-            name=label(name),
-            legendgroup=label(name),
-            mode="lines+markers",
-            line={"color": style["color"], "dash": style["dash"], "width": 2.5},
-            marker={
-                "symbol": style["symbol"],
-                "size": 8 if len(rows) <= 14 else 5,
-                "color": style["color"],
-            },
-            customdata=hover,
-            hovertemplate="%{customdata}<extra></extra>",
-        ),
-        **place,
-    )
+    axis = axis_of(panel)
+    where = {"type": "scatter", "xaxis": f"x{axis}", "yaxis": f"y{axis}"}
+    band = {
+        **where,
+        "x": np.concatenate([x[known], x[known][::-1]]),
+        "y": np.concatenate([high[known], low[known][::-1]]),
+        "fill": "toself",
+        "fillcolor": faded(style["color"]),
+        "mode": "lines",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": label(name),
+    }
+    size = 8 if len(rows) <= 14 else 5
+    line = {
+        **where,
+        "x": x,
+        "y": y,
+        "name": label(name),
+        "legendgroup": label(name),
+        "mode": "lines+markers",
+        "line": {"color": style["color"], "dash": style["dash"], "width": 2.5},
+        "marker": {"symbol": style["symbol"], "size": size, "color": style["color"]},
+        "customdata": [
+            f"<b>layer {p.layer}</b>, {label(name)}<br>{value_text(p, digits)}"
+            for p in points(rows)
+        ],
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
+    return [band, line] if known.any() else [line]
 
 
-def mark_depths(chart: Figure, marks: Marks, lift: int | None = None, **place: Any) -> None:
-    """Uprights at the chosen and the picked depth; with `lift`, their names that many pixels above the plot."""
+def axis_of(panel: int) -> str:
+    """What Plotly appends to the axes of a panel: nothing, 2, 3 …"""
+    return "" if panel == 0 else str(panel + 1)
+
+
+def upright(x: float, line: Spec, panel: int = 0, **more: Any) -> Spec:
+    """A line over the whole height of a panel."""
+    axis = axis_of(panel)
+    ends = {"x0": x, "x1": x, "xref": f"x{axis}", "y0": 0, "y1": 1, "yref": f"y{axis} domain"}
+    return {"type": "line", **ends, "line": line, **more}
+
+
+def across(y: float, line: Spec, panel: int = 0, **more: Any) -> Spec:
+    """A line over the whole width of a panel."""
+    axis = axis_of(panel)
+    ends = {"x0": 0, "x1": 1, "xref": f"x{axis} domain", "y0": y, "y1": y, "yref": f"y{axis}"}
+    return {"type": "line", **ends, "line": line, **more}
+
+
+def marked(
+    base: Spec,
+    *,
+    shapes: list[Spec] | None = None,
+    notes: list[Spec] | None = None,
+    traces: list[Spec] | None = None,
+) -> Spec:
+    """`base` with marks on it; `base` itself is kept as it is, so that it can be drawn once and marked often."""
+    layout = dict(base["layout"])
+    layout["shapes"] = [*(shapes or []), *layout.get("shapes", ())]
+    layout["annotations"] = [*layout.get("annotations", ()), *(notes or [])]
+    return {"data": [*base["data"], *(traces or [])], "layout": layout}
+
+
+def depth_lines(marks: Marks, panels: int = 1) -> list[Spec]:
+    """Uprights at the chosen and the picked depth, in each panel."""
     chosen = None if marks.chosen is None else marks.chosen.layer
     picked = None if marks.selected is None else marks.selected.layer
+    lines: list[tuple[int, Spec]] = []
     if chosen is not None:
-        chart.add_vline(x=chosen, line={"color": ACCENT, "width": 2}, **place)
+        lines.append((chosen, {"color": ACCENT, "width": 2}))
     if picked is not None and picked != chosen:
-        chart.add_vline(x=picked, line={"color": SELECTED, "width": 2, "dash": "dash"}, **place)
-    if lift is not None:
-        name_depths(chart, marks, lift)
+        lines.append((picked, {"color": SELECTED, "width": 2, "dash": "dash"}))
+    return [upright(layer, line, panel) for panel in range(panels) for layer, line in lines]
 
 
-def name_depths(chart: Figure, marks: Marks, lift: int) -> None:
+def depth_names(marks: Marks, lift: int) -> list[Spec]:
     """The words “chosen” and “picked” above their layers."""
     words: dict[int, list[str]] = {}
     for cell, word in ((marks.chosen, "chosen"), (marks.selected, "picked")):
         if cell is not None:
             words.setdefault(cell.layer, []).append(word)
-    for layer, names in words.items():
-        font = {"color": ACCENT if "chosen" in names else SELECTED, "size": 12}
-        text = f"<b>{', '.join(names)}</b>"
-        chart.add_annotation(x=layer, text=text, font=font, yshift=lift, **ABOVE)
+    return [
+        {
+            "x": layer,
+            "text": f"<b>{', '.join(names)}</b>",
+            "font": {"color": ACCENT if "chosen" in names else SELECTED, "size": 12},
+            "yshift": lift,
+            **ABOVE,
+        }
+        for layer, names in words.items()
+    ]
 
 
-def mark_fixed(chart: Figure, n_layers: int) -> None:
-    """Dotted uprights at the depths one would take without measuring."""
-    for layer, name in fixed_depths(n_layers).items():
-        chart.add_vline(x=layer, line={"color": NEUTRAL, "width": 1, "dash": "dot"}, layer="below")
-        chart.add_annotation(x=layer, text=name, font={"color": NEUTRAL, "size": 12}, **ABOVE)
+def fixed_lines(n_layers: int) -> tuple[list[Spec], list[Spec]]:
+    """Dotted uprights at the depths one would take without measuring, and their names."""
+    depths = fixed_depths(n_layers)
+    line = {"color": NEUTRAL, "width": 1, "dash": "dot"}
+    notes = [
+        {"x": layer, "text": name, "font": {"color": NEUTRAL, "size": 12}, **ABOVE}
+        for layer, name in depths.items()
+    ]
+    return [upright(layer, line, layer="below") for layer in depths], notes
 
 
-def mark_budget(chart: Figure, data: RunData, marks: Marks) -> None:
-    """A dashed line at the asked share of full quality, named at the right edge."""
+def budget_line(data: RunData, marks: Marks) -> tuple[list[Spec], list[Spec]]:
+    """A dashed line at the asked share of full quality, and its name at the left edge; neither without a budget."""
     full = data.at(data.full)
     if marks.budget is None or full is None:
-        return
+        return [], []
     goal = marks.budget * full.value
     line = {"color": NEUTRAL, "width": 1.5, "dash": "longdash"}
-    chart.add_hline(y=goal, line=line, layer="below")
-    chart.add_annotation(
-        x=0,
-        xref="paper",
-        xanchor="left",
-        xshift=4,
-        y=goal,
-        yanchor="bottom",
-        showarrow=False,
-        text=f"{level(marks.budget)} of full = {number(goal)}",
-        font={"color": NEUTRAL, "size": 12},
-    )
+    note = {
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "xshift": 4,
+        "y": goal,
+        "yanchor": "bottom",
+        "showarrow": False,
+        "text": f"{level(marks.budget)} of full = {number(goal)}",
+        "font": {"color": NEUTRAL, "size": 12},
+    }
+    return [across(goal, line, layer="below")], [note]
 
 
-def mark_chance(chart: Figure, data: RunData, measure: str, **place: Any) -> None:
+def chance_line(data: RunData, measure: str, panel: int = 0) -> list[Spec]:
     """A dotted line at the measure's chance level, where it has one."""
     chance = data.measure(measure).get("chance")
-    if is_number(chance):
-        line = {"color": NEUTRAL, "width": 1, "dash": "dot"}
-        chart.add_hline(y=chance, line=line, **place)
+    line = {"color": NEUTRAL, "width": 1, "dash": "dot"}
+    return [across(float(str(chance)), line, panel)] if is_number(chance) else []
 
 
-def outline(chart: Figure, x: float, y: float, *, dash: str = "solid", **place: int) -> None:
+def outlines(x: float, y: float, dash: str = "solid", panel: int = 0) -> list[Spec]:
     """A frame around one cell: white on a black edge, so that it shows on every colour of the scale."""
-    box = {"type": "rect", "x0": x - 0.47, "x1": x + 0.47, "y0": y - 0.46, "y1": y + 0.46}
-    chart.add_shape(**box, line={"color": "#000000", "width": 5.5}, **place)
-    chart.add_shape(**box, line={"color": "#ffffff", "width": 2.5, "dash": dash}, **place)
+    axis = axis_of(panel)
+    box = {
+        "type": "rect",
+        "x0": x - 0.47,
+        "x1": x + 0.47,
+        "xref": f"x{axis}",
+        "y0": y - 0.46,
+        "y1": y + 0.46,
+        "yref": f"y{axis}",
+    }
+    return [
+        {**box, "line": {"color": "#000000", "width": 5.5}},
+        {**box, "line": {"color": "#ffffff", "width": 2.5, "dash": dash}},
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,16 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from probes.report.data import Cell, RunData
-from probes.report.figures.card import Figure, FigureCard, Marks, figure, value_text
-from probes.report.figures.marks import mark_budget
+from probes.report.figures.card import (
+    Figure,
+    FigureCard,
+    Marks,
+    Spec,
+    figure,
+    plain,
+    value_text,
+)
+from probes.report.figures.marks import budget_line, marked
 from probes.report.frames import Point, column, names, only, points
 from probes.report.text import label, milliseconds, number, percent
 from probes.report.theme import ACCENT, NEUTRAL, SELECTED, series_style
@@ -44,39 +52,53 @@ def quality_latency(data: RunData, marks: Marks | None = None) -> FigureCard | N
         return None
     marks = marks or Marks.of(data)
     costs = data.cost(measure)
-    shown = _cost_text(measure)
-    rows = _with_cost(only(data.all, dim=data.full.dim), costs)
+    base, rows, text = data.once("quality-latency", lambda: _base(data, measure))
     if rows.empty:
         return None
-    front = rows.iloc[pareto_front(column(rows, "cost"), column(rows, "value"))]
-    chart = go.Figure(_steps(front))
-    for variant in data.variants:
-        _add_points(chart, only(rows, variant=variant), variant, data.variants, shown)
-    for cell, word, colour in (
-        (marks.selected, "picked", SELECTED),
-        (marks.chosen, "chosen", ACCENT),
-    ):
-        _ring(chart, data.at(cell), costs, word, colour)
-    mark_budget(chart, data, marks)
-    title, cost_title = data.title(data.quality), data.title(measure)
-    chart.update_layout(
-        height=410,
-        margin={"l": 70, "r": 24, "t": 20, "b": 76},
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
-    )
-    chart.update_xaxes(title_text=label(_axis_title(measure, cost_title)), rangemode="tozero")
-    chart.update_yaxes(title_text=label(title), tickformat=".2f")
+    rings = [
+        ring
+        for cell, word, colour in (
+            (marks.selected, "picked", SELECTED),
+            (marks.chosen, "chosen", ACCENT),
+        )
+        for ring in _ring(data.at(cell), costs, word, colour)
+    ]
+    budget, budget_note = budget_line(data, marks)
+    cost_title = data.title(measure)
     return FigureCard(
         "quality-latency",
-        f"{title} against {cost_title[:1].lower()}{cost_title[1:]}",
-        chart,
+        f"{data.title(data.quality)} against {cost_title[:1].lower()}{cost_title[1:]}",
+        marked(base, shapes=budget, notes=budget_note, traces=rings),
         HOW_TO_READ,
-        _alt(front, title, shown),
+        text,
         rows,
     )
 
 
-def _with_cost(rows: pd.DataFrame, costs: dict[int, float]) -> pd.DataFrame:
+def _base(data: RunData, measure: str) -> tuple[Spec, pd.DataFrame, str]:
+    """Points and steps without the reader's marks, their table, and what they show in words."""
+    shown = _cost_text(measure)
+    dim = data.dims[-1]
+    rows = _with_cost(only(data.all, dim=dim), data.cost(measure))
+    if rows.empty:
+        return {}, rows, ""
+    front = rows.iloc[pareto_front(column(rows, "cost"), column(rows, "value"))]
+    title = data.title(data.quality or "")
+    chart = go.Figure(_steps(front))
+    for variant in data.variants:
+        _add_points(chart, only(rows, variant=variant), variant, data.variants, shown)
+    cost_title = label(_axis_title(measure, data.title(measure)))
+    chart.update_layout(
+        height=410,
+        margin={"l": 70, "r": 24, "t": 20, "b": 76},
+        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
+        xaxis={"title": {"text": cost_title}, "rangemode": "tozero"},
+        yaxis={"title": {"text": label(title)}, "tickformat": ".2f"},
+    )
+    return plain(chart), rows, _alt(front, title, shown)
+
+
+def _with_cost(rows: pd.DataFrame, costs: Mapping[int, float]) -> pd.DataFrame:
     timed = rows.assign(cost=[costs.get(int(k), np.nan) for k in column(rows, "layer")])
     return timed.dropna(subset=["cost"]).reset_index(drop=True)
 
@@ -123,28 +145,26 @@ def _add_points(
     )
 
 
-def _ring(
-    chart: Figure, point: Point | None, costs: dict[int, float], word: str, colour: str
-) -> None:
+def _ring(point: Point | None, costs: Mapping[int, float], word: str, colour: str) -> list[Spec]:
     if point is None or point.layer not in costs:
-        return
+        return []
     cell = Cell(point.variant, point.layer, point.dim)
-    chart.add_trace(
-        go.Scatter(
-            x=[costs[point.layer]],
-            y=[point.value],
-            mode="markers",
-            showlegend=False,
-            marker={
-                "symbol": "circle-open",
-                "size": 20 if word == "chosen" else 15,
-                "color": colour,
-                "line": {"width": 3, "color": colour},
-            },
-            customdata=[f"<b>{word}</b>: {label(cell.words())}<br>{value_text(point)}"],
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    )
+    ring = {
+        "type": "scatter",
+        "x": [costs[point.layer]],
+        "y": [point.value],
+        "mode": "markers",
+        "showlegend": False,
+        "marker": {
+            "symbol": "circle-open",
+            "size": 20 if word == "chosen" else 15,
+            "color": colour,
+            "line": {"width": 3, "color": colour},
+        },
+        "customdata": [f"<b>{word}</b>: {label(cell.words())}<br>{value_text(point)}"],
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
+    return [ring]
 
 
 def _cost_text(measure: str) -> Callable[[Any], str]:
