@@ -5,7 +5,6 @@ All functions are pure; every random draw comes from a generator that is passed 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,22 +38,6 @@ class Estimate:
         }
 
 
-def bootstrap_indices(
-    n: int, draws: int, rng: np.random.Generator, groups: NDArray[Any] | None = None
-) -> list[NDArray[np.int64]]:
-    """`draws` resamples of range(n) with replacement; whole groups are drawn where groups are given.
-
-    Without groups every resample has n entries; with groups the length varies with the sizes of the groups drawn.
-    """
-    if groups is None:
-        return list(rng.integers(0, n, size=(draws, n)))
-    _, code = np.unique(groups, return_inverse=True)
-    order = np.argsort(code, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(code))[:-1])
-    picks = rng.integers(0, len(members), size=(draws, len(members)))
-    return [np.concatenate([members[g] for g in pick]) for pick in picks]
-
-
 def percentile_interval(
     draws: Array, confidence: float = 0.95, axis: int = 0
 ) -> tuple[Array, Array]:
@@ -62,16 +45,6 @@ def percentile_interval(
     tail = (1 - check_confidence(confidence)) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=axis)
     return low, high
-
-
-def bootstrap_mean(
-    values: Array, rng: np.random.Generator, draws: int = 1000, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Mean of `values` (n,) with a percentile bootstrap interval: (mean, low, high)."""
-    values = np.asarray(values, dtype=np.float64)
-    means = np.array([values[index].mean() for index in bootstrap_indices(len(values), draws, rng)])
-    low, high = percentile_interval(means, confidence)
-    return float(values.mean()), float(low), float(high)
 
 
 def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -142,14 +115,3 @@ def hoeffding_bentkus(mean_loss: float, n: int, epsilon: float) -> float:
     bentkus = np.e * float(stats.binom.cdf(np.ceil(n * mean_loss), n, epsilon))
     kl = float(special.rel_entr(mean_loss, epsilon) + special.rel_entr(1 - mean_loss, 1 - epsilon))
     return float(min(1.0, bentkus, np.exp(-n * kl)))
-
-
-def paired_bootstrap(
-    statistic: Callable[[NDArray[np.int64]], Array],
-    n: int,
-    draws: int,
-    rng: np.random.Generator,
-    groups: NDArray[Any] | None = None,
-) -> Array:
-    """`statistic(index)` over resamples that all quantities share: (draws, …)."""
-    return np.stack([statistic(index) for index in bootstrap_indices(n, draws, rng, groups)])

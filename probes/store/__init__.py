@@ -10,7 +10,6 @@
 ```
 """
 
-from probes.store.finite import require_finite
 from probes.store.identity import fingerprint
 from probes.store.layers import Layers
 from probes.store.record import Record
@@ -25,5 +24,4 @@ __all__ = [
     "Store",
     "fingerprint",
     "open_store",
-    "require_finite",
 ]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats as scipy_stats
 
 from probes.errors import InputError
 from probes.stats import (
-    bootstrap_indices,
-    bootstrap_mean,
     hoeffding_bentkus,
     pearson,
+    percentile_interval,
     spearman,
     wilson_interval,
 )
@@ -48,26 +47,11 @@ def test_wilson_equals_scipy(n: int, share: float) -> None:
     assert high == pytest.approx(expected.high, abs=1e-9)
 
 
-@settings(max_examples=50)
-@given(st.integers(1, 12), st.integers(0, 1000))
-def test_groups_are_drawn_whole(n_groups: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    groups = rng.integers(0, n_groups, size=30)
-    size = {g: int((groups == g).sum()) for g in np.unique(groups)}
-    for index in bootstrap_indices(30, 5, rng, groups):
-        drawn = np.bincount(index, minlength=30)
-        for g in size:
-            copies = drawn[groups == g]
-            assert copies.min() == copies.max()
-
-
-def test_bootstrap_interval_of_a_mean_covers_it_at_about_its_rate() -> None:
-    rng = np.random.default_rng(1)
-    hits = 0
-    for _ in range(200):
-        _, low, high = bootstrap_mean(rng.normal(size=60), rng, draws=300)
-        hits += low <= 0 <= high
-    assert 0.95 - 4 * np.sqrt(0.95 * 0.05 / 200) <= hits / 200 <= 1
+def test_percentile_interval_is_central_along_its_axis() -> None:
+    draws = np.random.default_rng(0).permutation(np.arange(1001.0))
+    low, high = percentile_interval(np.stack([draws, 2 * draws], axis=1), 0.9)
+    np.testing.assert_allclose([low, high], [[50, 100], [950, 1900]])
+    assert percentile_interval(draws, 0.5) == (250, 750)
 
 
 @pytest.mark.parametrize("n", [20, 100, 400])
