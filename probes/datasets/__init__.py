@@ -5,7 +5,7 @@ from __future__ import annotations
 from probes.datasets.catalogue import DATASETS, DatasetEntry, builtin_datasets, register_dataset
 from probes.datasets.describe import dataset_entries, describe, describe_entry, list_datasets
 from probes.datasets.limit import limit_dataset
-from probes.datasets.load import load_dataset, load_texts
+from probes.datasets.load import load_dataset, load_texts, require_dataset
 from probes.datasets.splits import Parts, components, fold_text, four_parts, group_folds
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "load_dataset",
     "load_texts",
     "register_dataset",
+    "require_dataset",
 ]

@@ -99,7 +99,7 @@ def find_column(
         if len(hits) > 1:
             raise DataError(
                 f"{origin}: {' and '.join(repr(h) for h in hits)} could both be the {role}: "
-                f"say which, e.g. {role}={hits[0]}"
+                f"say which, e.g. {name_columns({**given, role: hits[0]})}"
             )
         if hits:
             return hits[0], tier
@@ -169,7 +169,7 @@ def recognise(columns: Sequence[str], given: Mapping[str, str], origin: str) -> 
     if not matches:
         raise DataError(
             f"{origin}: the columns are {_listed(columns)}; needed are {NEED_TEXT}: "
-            f"name yours, e.g. {_example(columns, given)}"
+            f"name yours, e.g. {name_columns(_example(columns, given))}"
         )
     best = min(worst for worst, _ in matches)
     choices = [choice for worst, choice in matches if worst == best]
@@ -177,16 +177,27 @@ def recognise(columns: Sequence[str], given: Mapping[str, str], origin: str) -> 
         ways = " or ".join(",".join(c.columns[r] for r in NEEDED[c.kind]) for c in choices)
         first = choices[0]
         role = NEEDED[first.kind][0]
-        raise DataError(
-            f"{origin}: this could be {ways}: say which, e.g. {role}={first.columns[role]}"
-        )
+        chosen = {**given, role: first.columns[role]}
+        raise DataError(f"{origin}: this could be {ways}: say which, e.g. {name_columns(chosen)}")
     return choices[0]
 
 
-def _example(columns: Sequence[str], given: Mapping[str, str]) -> str:
-    """A pair of options that would do, with the table's own columns where possible."""
+def _example(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+    """Roles and columns that would do, the table's own columns where possible."""
     kind = _kinds_for(given)[0]
     free = iter([c for c in columns if c not in given.values()])
-    return " ".join(
-        f"{role}={given.get(role) or next(free, role.upper())}" for role in NEEDED[kind]
-    )
+    return {role: given.get(role) or next(free, role.upper()) for role in NEEDED[kind]}
+
+
+def name_columns(columns: Mapping[str, str]) -> str:
+    """How to name columns, by role, on the command line and in Python; both can be copied.
+
+    >>> print(name_columns({"text": "Satz", "label": "Güte"}))
+    --columns "text=Satz,label=Güte" (in Python text='Satz', label='Güte')
+    """
+    python = ", ".join(f"{role}={column!r}" for role, column in columns.items())
+    # A comma ends a pair in --columns; the others mean something to a shell between double quotes.
+    if any(c.strip() != c or set(c) & set(',"$`\\!') for c in columns.values()):
+        return f"in Python {python}"
+    shell = ",".join(f"{role}={column}" for role, column in columns.items())
+    return f'--columns "{shell}" (in Python {python})'

@@ -96,6 +96,15 @@ def load_texts(
     return _texts_of_table(open_table(path), text)
 
 
+def require_dataset(name: str) -> None:
+    """`InputError` unless `name` is a built-in dataset, a path that exists or an `hf:` name. Nothing is read.
+
+    >>> require_dataset("cities")
+    """
+    if name not in builtin_datasets() and not name.startswith(HUB):
+        _existing(name)
+
+
 def short_name(name: str) -> str:
     """`name` in the characters that run slugs and tables allow.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from probes.analysis import parse_columns
 from probes.datasets import load_dataset, load_texts
 from probes.errors import DataError, FathometerError, InputError
 from probes.files import bundled
@@ -147,11 +150,14 @@ BAD: list[tuple[str, str | bytes, str]] = [
     ("d.csv", b"PK\x03\x04....", "a ZIP archive or a spreadsheet"),
     ("d.csv", b"\x1f\x8b....", "compressed with gzip"),
     ("d.csv", "id,blurb\n1,a\n", "the columns are id, blurb; needed are text,label"),
+    ("d.csv", "Satz,Güte\na,0\n", 'name yours, e.g. --columns "text=Satz,label=Güte"'),
+    ("d.csv", '"a,b",Güte\na,0\n', "name yours, e.g. in Python text='a,b', label='Güte'"),
     ("d.csv", "text\na\n", "the columns are text; needed are"),
     (
         "d.csv",
         "sentence,review,label\na,b,0\n",
-        "'sentence' and 'review' could both be the text: say which, e.g. text=",
+        "'sentence' and 'review' could both be the text: say which, e.g. "
+        '--columns "text=sentence"',
     ),
     ("d.csv", "text_a,text_b,score\na,b,x\n", "line 2: the score is 'x', a number is needed"),
     ("d.csv", "text_a,text_b,score\na,b,inf\n", "line 2: the score is inf, a finite number"),
@@ -223,6 +229,24 @@ def test_null_and_na_are_data(tmp_path: Path) -> None:
     assert isinstance(data, LabelledTexts)
     assert data.texts == ("null", "NA", "None")
     assert data.label_names == ("NA", "nan", "null")
+
+
+@pytest.mark.parametrize(("text", "label"), [("Satz", "Güte"), ("der Satz", "it's"), ("a;b", "#")])
+def test_the_hint_can_be_copied(tmp_path: Path, text: str, label: str) -> None:
+    path = write(tmp_path, as_csv([[text, label], ["a", "0"], ["b", "1"]]))
+    with pytest.raises(DataError) as error:
+        load_dataset(path)
+    hint = str(error.value).split("e.g. ")[1]
+    option, value = shlex.split(hint.split(" (in Python ")[0])
+    assert option == "--columns"
+    python = ast.parse(f"load{hint[hint.index(' (in Python ') :].replace('in Python ', '')}").body[
+        0
+    ]
+    assert isinstance(python, ast.Expr)
+    assert isinstance(python.value, ast.Call)
+    written = {str(word.arg): ast.literal_eval(word.value) for word in python.value.keywords}
+    assert parse_columns(value) == written == {"text": text, "label": label}
+    assert len(load_dataset(path, **parse_columns(value))) == 2
 
 
 def test_names_of_labels_do_not_confuse(tmp_path: Path) -> None:
