@@ -22,6 +22,7 @@ import platformdirs
 from probes.errors import FathometerError, InputError
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BAD_PLACE = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
 
 
 def bundled(name: str) -> Path:
@@ -71,12 +72,39 @@ def _disk_error(path: Path, error: OSError, size: int | None = None) -> Fathomet
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FathometerError(f"no write access to {path.parent}: choose another folder")
+    if error.errno in _BAD_PLACE and _concerns(path, error):
+        why = os.strerror(error.errno)
+        return InputError(f"{_shown(path)} cannot be created: {why}: choose another folder")
     return None
+
+
+def _concerns(path: Path, error: OSError) -> bool:
+    """Whether the error names `path`, a folder above it or its temporary file, not a file that was only read."""
+    named = [Path(os.fsdecode(n)) for n in (error.filename, error.filename2) if _is_path(n)]
+    own = (path, *path.parents)
+    temporary = str(path.parent / _temporary_prefix(path))
+    return any(n in own or str(n).startswith(temporary) for n in named)
+
+
+def _temporary_prefix(path: Path) -> str:
+    return f".{path.name[:40]}."
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, str | bytes | os.PathLike)
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 @contextlib.contextmanager
 def writing(path: Path, size: int | None = None) -> Generator[None]:
-    """Turn a full disk or a read-only folder into one clear line; other errors pass unchanged."""
+    """Turn a full disk, a read-only folder or an impossible place into one clear line.
+
+    Other errors pass unchanged, and so does a `FileNotFoundError` about another folder's file.
+    """
     try:
         yield
     except OSError as error:
@@ -88,10 +116,10 @@ def writing(path: Path, size: int | None = None) -> Generator[None]:
 
 def make_dir(path: Path) -> Path:
     """Create `path` and its parents; a clear error when that is not allowed."""
-    for part in (path, *path.parents):
-        if part.exists() and not part.is_dir():
-            raise InputError(f"{part} is a file, a folder is needed: choose another place")
     with writing(path):
+        for part in (path, *path.parents):
+            if part.exists() and not part.is_dir():
+                raise InputError(f"{part} is a file, a folder is needed: choose another place")
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -135,7 +163,7 @@ def replace_file(
     """
     with writing(path, size):
         descriptor, temporary = tempfile.mkstemp(
-            prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent
+            prefix=_temporary_prefix(path), suffix=".tmp", dir=path.parent
         )
         try:
             with os.fdopen(descriptor, "wb") as handle:

@@ -14,11 +14,13 @@ from probes.errors import FathometerError, InputError
 from probes.files import (
     bundled,
     canonical_json,
+    make_dir,
     replace_file,
     safe_name,
     sha256_texts,
     write_json,
     write_text,
+    writing,
 )
 
 
@@ -82,3 +84,45 @@ def test_hashes_of_texts_differ_when_the_texts_do(a: list[str], b: list[str]) ->
 
 def test_canonical_json_does_not_depend_on_order() -> None:
     assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1})
+
+
+def looping(tmp_path: Path) -> Path:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    return tmp_path / "loop" / "a"
+
+
+@pytest.mark.parametrize("place", ["long", "deep", "loop"])
+def test_a_place_where_nothing_can_be_is_one_clear_line(tmp_path: Path, place: str) -> None:
+    path = {
+        "long": tmp_path / ("x" * 300),
+        "deep": tmp_path.joinpath(*["y" * 200] * 30),
+        "loop": looping(tmp_path),
+    }[place]
+    why = os.strerror(errno.ELOOP if place == "loop" else errno.ENAMETOOLONG)
+    with pytest.raises(InputError, match=f"cannot be created: {why}: choose another folder") as c:
+        make_dir(path)
+    assert len(str(c.value)) < 300
+    assert c.value.exit_code == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc on this system")
+def test_a_folder_that_takes_no_folders_is_one_clear_line() -> None:
+    with pytest.raises(FathometerError, match="/proc/fathometer cannot be created"):
+        make_dir(Path("/proc/fathometer"))
+
+
+def test_a_missing_folder_is_named_when_a_file_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.json cannot be created: No such file"):
+        write_text(tmp_path / "gone" / "x.json", "a")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be created: Not a directory"):
+        write_text(tmp_path / "file" / "x.json", "a")
+
+
+@pytest.mark.parametrize("where", [".", "elsewhere"])
+def test_a_source_that_is_missing_is_not_taken_for_the_place(tmp_path: Path, where: str) -> None:
+    with pytest.raises(FileNotFoundError, match="source"), writing(tmp_path / "goal"):
+        (tmp_path / where / "source").read_text()
+    with pytest.raises(FileNotFoundError, match="source"):
+        replace_file(tmp_path / "goal", lambda _: (tmp_path / where / "source").read_text())
+    assert list(tmp_path.iterdir()) == []
