@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+USERS_CACHE = os.environ.get("FATHOMETER_CACHE")  # read before any test changes it
 
 
 def _zoo() -> Any:
@@ -27,6 +30,15 @@ def _zoo() -> Any:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FATHOMETER_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def users_cache(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache of whoever runs the tests, for real models: their weights are got only once."""
+    if USERS_CACHE is None:
+        monkeypatch.delenv("FATHOMETER_CACHE")
+    else:
+        monkeypatch.setenv("FATHOMETER_CACHE", USERS_CACHE)
 
 
 @pytest.fixture(autouse=True)

@@ -129,12 +129,12 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tiny: Any) 
 
 
 @pytest.mark.models
+@pytest.mark.usefixtures("users_cache")
 @pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("name", ["minilm", "smollm2"])
-def test_agrees_on_real_models(backend: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agrees_on_real_models(backend: str, name: str) -> None:
     from probes import load_model
 
-    monkeypatch.delenv("FATHOMETER_CACHE")  # the user's own cache holds the weights
     model = load_model(name)
     texts = [
         "The capital of France is Paris.",

@@ -125,6 +125,26 @@ def test_exit_equals_the_model_cut_there(architecture: str, tiny: Any) -> None:
         assert relative(found[place], expected) < TOLERANCE
 
 
+# With a final norm and without one, looking back only and both ways, positions learned and relative.
+@pytest.mark.parametrize(
+    "name", ["gpt2", "llama", "opt-post-norm", "bert", "modernbert", "t5-encoder"]
+)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_exit_of_padded_texts_equals_the_model_cut_there(
+    name: str, side: str, tiny: Any, zoo: Any
+) -> None:
+    """At every layer: token states of a padded batch against each text alone through the cut model."""
+    model, texts = tiny(name), zoo.texts(7)
+    acts = capture(model, texts, "exit", "none", batch_tokens=1000, padding_side=side)
+    assert (
+        len(set(np.diff(acts.offsets))) > 2
+    )  # the control: texts of many lengths, so padding there is
+    for layer in range(model.n_layers + 1):
+        cut = cut_model(model, layer)
+        alone = torch.cat([run_base(cut, encode(model, text))[0] for text in texts])
+        assert relative(acts["exit", layer], alone) < TOLERANCE
+
+
 def test_exit_is_not_resid_post_where_there_is_a_final_norm(tiny: Any) -> None:
     """The control: without it the test above could compare two equal things."""
     model = tiny("llama")

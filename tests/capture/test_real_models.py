@@ -20,10 +20,9 @@ pytestmark = pytest.mark.models
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+def load(users_cache: None) -> Any:
     from probes import load_model
 
-    monkeypatch.delenv("FATHOMETER_CACHE")  # the user's own cache holds the weights
     return load_model
 
 
