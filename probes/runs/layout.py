@@ -14,6 +14,7 @@ REPORT_HTML = "report.html"
 REPORT_MD = "report.md"
 LOG = "log.txt"
 TABLES = "tables"
+LOCK = "LOCK"  # held by the process that writes the run; no part of its results
 
 Status = Literal["running", "finished", "failed", "interrupted"]
 STATUSES: tuple[Status, ...] = ("running", "finished", "failed", "interrupted")

@@ -19,7 +19,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path.name} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a stranger's file may nest without end
         raise DataError(f"{path.name} cannot be read: {error}") from None
 
 
@@ -54,12 +54,11 @@ class RunView:
 
     @cached_property
     def measurements(self) -> pd.DataFrame:
-        """The tidy table; empty, with the right columns, when there is none yet."""
+        """The tidy table; empty, with the right columns, when there is none yet or it holds other types."""
         try:
-            frame = read_table(self.path / layout.MEASUREMENTS)
-        except DataError:
-            frame = pd.DataFrame({name: [] for name in COLUMNS})
-        return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)  # type: ignore[arg-type]
+            return _tidy_types(read_table(self.path / layout.MEASUREMENTS))
+        except (DataError, ValueError, TypeError, NotImplementedError, ArithmeticError):
+            return _tidy_types(pd.DataFrame({name: [] for name in COLUMNS}))
 
     @cached_property
     def measures(self) -> dict[str, dict[str, Any]]:
@@ -105,6 +104,11 @@ class RunView:
         except DataError:
             return default
         return value if isinstance(value, dict) else default
+
+
+def _tidy_types(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` in the tidy columns and types; pandas and Arrow raise all kinds of errors when that cannot be."""
+    return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)  # type: ignore[arg-type]
 
 
 def _problem_of(info: Any) -> str | None:

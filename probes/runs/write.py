@@ -14,6 +14,7 @@ import pandas as pd
 
 from probes.errors import FathometerError, RunError
 from probes.files import make_dir, safe_name, write_json, write_text, writing
+from probes.locks import DriverLock
 from probes.runs import layout
 from probes.runs.environment import hardware, versions
 from probes.runs.read import RunView
@@ -40,6 +41,8 @@ def slug_for(*parts: str) -> str:
 class Run:
     """An open run folder; use it in `with`, so that a failure or an interruption is written down.
 
+    The folder's lock is held until `finish` or `fail`, or the end of the process: a run has one writer.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as parent:
     ...     with Run.create(Path(parent), "exit-layers", {"seed": 0}, slug="try") as run:
@@ -48,9 +51,11 @@ class Run:
     'finished'
     """
 
-    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+    def __init__(self, path: Path, info: dict[str, Any], lock: DriverLock) -> None:
         self.path = path
         self.info = info
+        self._lock = lock  # held
+        self._before: dict[str, Any] = {}  # `run.json` as it was when the run was continued
         self._frames: list[pd.DataFrame] = []
         self._last_write = 0.0
         self._started = time.monotonic()
@@ -84,7 +89,7 @@ class Run:
             "seconds": None,
             "message": None,
         }
-        run = cls(path, info)
+        run = cls(path, info, _locked(path))
         with writing(path):
             (path / layout.TABLES).mkdir()
         run._write()
@@ -93,29 +98,50 @@ class Run:
     @classmethod
     def reopen(cls, path: Path) -> Run:
         """Continue a run that did not finish: same folder, same options. Captured activations are reused by
-        fingerprint, so only what was lost is computed again."""
-        view = RunView(path)
-        if view.problem:
-            raise RunError(f"run {path.name!r} cannot be continued: {view.problem}")
-        if view.info["status"] == "finished":
-            raise RunError(f"run {path.name!r} is finished: start a new run instead")
-        info = dict(view.info)
+        fingerprint, so only what was lost is computed again. Refused while another process writes the run."""
+        _continuable(
+            RunView(path)
+        )  # before the lock, which would make a file in a folder that is no run
+        lock = _locked(path)
+        info = _continuable(RunView(path))  # once more: the first writer may have ended meanwhile
+        run = cls(path, info, lock)
+        run._before = dict(info)
         info.update(status="running", message=None, versions=versions(), hardware=hardware())
-        run = cls(path, info)
         run._write()
         return run
 
     def describe(
         self, *, model: Mapping[str, Any] | None = None, dataset: Mapping[str, Any] | None = None
     ) -> None:
-        """Write down what the run works on; datasets are appended, one entry per name."""
+        """Write down what the run works on; datasets are appended, one entry per name.
+
+        Raises `RunError` when a run is continued with other data or other weights than it was begun with.
+        """
         if model is not None:
+            old = self._before.get("model") or {}
+            self._refuse_change(
+                "weights_hash", f"weights of model {model.get('name')!r}", old, model
+            )
             self.info["model"] = dict(model)
         if dataset is not None:
+            name = dataset.get("name")
+            for old in self._before.get("datasets") or []:
+                if old.get("name") == name:
+                    self._refuse_change("hash", f"data of {name!r}", old, dataset)
             others = [d for d in self.info["datasets"] if d.get("name") != dataset.get("name")]
             self.info["datasets"] = [*others, dict(dataset)]
         self.info["hardware"] = hardware()
         self._write()
+
+    def _refuse_change(
+        self, key: str, what: str, old: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> None:
+        before, after = old.get(key), new.get(key)
+        if before is not None and before != after:
+            raise RunError(
+                f"run {self.path.name!r} cannot be continued: the {what} changed since it was begun "
+                f"({key} {str(before)[:12]}, now {str(after)[:12]}): start a new run instead"
+            )
 
     def progress(self, done: int, total: int | None, text: str) -> None:
         """Tell readers how far the run is; written at most twice a second, except when the text changes."""
@@ -161,8 +187,11 @@ class Run:
 
     def fail(self, message: str, status: layout.Status = "failed") -> None:
         """Mark the run as failed or interrupted; the message says why."""
-        self.log(f"{status}: {message}")
-        self._close(status, message)
+        try:
+            self.log(f"{status}: {message}")
+            self._close(status, message)
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Run:
         return self
@@ -191,12 +220,32 @@ class Run:
             finished=now(),
             seconds=round(time.monotonic() - self._started, 3),
         )
-        self._write()
+        try:
+            self._write()
+        finally:
+            self._lock.release()
 
     def _write(self) -> None:
         self.info["updated"] = now()
         write_json(self.path / layout.RUN, self.info)
         self._last_write = time.monotonic()
+
+
+def _locked(path: Path) -> DriverLock:
+    """The folder's lock, taken; `RunError` with the writer's process number when somebody has it."""
+    lock = DriverLock(path / layout.LOCK, RunError)
+    with writing(path / layout.LOCK):
+        lock.acquire()
+    return lock
+
+
+def _continuable(view: RunView) -> dict[str, Any]:
+    """What `run.json` says of a run that can go on; `RunError` for any other."""
+    if view.problem:
+        raise RunError(f"run {view.slug!r} cannot be continued: {view.problem}")
+    if view.info["status"] == "finished":
+        raise RunError(f"run {view.slug!r} is finished: start a new run instead")
+    return dict(view.info)
 
 
 def _claim(parent: Path, base: str, *, exact: bool) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from probes.errors import DataError, InputError, NonFiniteError, RunError
 from probes.runs import Run, RunView, find_run, list_runs
 from probes.runs.write import slug_for
-from probes.tables import tidy
+from probes.tables import COLUMNS, tidy
 
 
 def rows() -> pd.DataFrame:
@@ -97,6 +97,8 @@ def test_two_runs_of_one_name_get_two_folders_unless_the_name_was_asked_for(tmp_
         (None, "is missing"),
         ("", "cannot be read"),
         ("[1]", "not an object"),
+        ("[" * 200_000, "cannot be read"),
+        ('{"schema": ' + "1" * 5000 + "}", "cannot be read"),
         ('{"schema": 99}', "schema 99"),
         ('{"schema": 1, "status": "odd"}', "status 'odd'"),
         ('{"schema": 1, "status": "running"}', "no 'analysis'"),
@@ -115,6 +117,28 @@ def test_broken_runs_are_listed_with_what_is_wrong(
     assert views["bad"].status == "broken"
     assert views["bad"].measurements.empty
     assert views["bad"].decision is None
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"layer": ["three"]},
+        {"value": ["high"]},
+        {"value": [[1.0, 2.0]]},
+        {"layer": [1.5]},
+    ],
+)
+def test_measurements_of_other_types_are_an_empty_table(
+    tmp_path: Path, columns: dict[str, list[object]]
+) -> None:
+    with Run.create(tmp_path, "exit-layers", {}) as run:
+        run.add(rows())
+    assert len(RunView(run.path).measurements) == 1
+    pd.DataFrame(columns).to_parquet(run.path / "measurements.parquet")
+    found = RunView(run.path).measurements
+    assert list(found.columns) == list(COLUMNS)
+    assert found["layer"].dtype == "Int64"
+    assert found.empty
 
 
 def test_a_damaged_table_is_noticed(tmp_path: Path) -> None:
