@@ -35,7 +35,6 @@ _VERSION = 1  # raised when the same request would give other bytes than before
 _SHARD_BYTES = 64 << 20  # of pooled states; and, for token states, about that many too
 _SHARD_TEXT = 256 << 10  # bytes of text: bounds what a kill can cost
 _CALLER = 5  # frames from a warning here to the line that called `capture`
-_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def capture(
@@ -259,8 +258,10 @@ def _padding_side(model: Model, given: str | None, pixel_values: Any) -> Side:
 def _precision(model: Model, given: str | None) -> str:
     if given is None:
         return str(model.dtype).removeprefix("torch.")
-    if given not in _DTYPES:
-        raise unknown_name("dtype", given, _DTYPES)
+    from probes.models.load import DTYPES
+
+    if given not in DTYPES:
+        raise unknown_name("dtype", given, DTYPES)
     return given
 
 
