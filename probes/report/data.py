@@ -15,7 +15,6 @@ from probes.registry import MEASURES
 from probes.report.frames import Point, column, names, only, points, where
 from probes.report.text import clean, is_number, variant_name
 from probes.runs import RunView
-from probes.tables import COLUMNS
 
 T = TypeVar("T")
 
@@ -254,8 +253,3 @@ def _plain(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         if name != "variant":
             plain[name] = plain[name].astype(int)
     return plain.drop_duplicates(keys, keep="first").sort_values(by=keys).reset_index(drop=True)
-
-
-def empty_measurements() -> pd.DataFrame:
-    """A tidy table without rows."""
-    return pd.DataFrame({name: [] for name in COLUMNS}).astype(cast("Any", COLUMNS))

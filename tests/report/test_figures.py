@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probes.report import Cell, RunData
-from probes.report.data import empty_measurements
 from probes.report.figures import (
     FIGURES,
     Marks,
@@ -49,7 +48,7 @@ def test_every_card_can_be_read_without_its_picture(data: RunData) -> None:
 
 
 def test_no_figure_without_its_data() -> None:
-    empty = RunData(empty_measurements())
+    empty = RunData(tidy([]))
     assert cards(empty) == []
 
 
