@@ -44,6 +44,19 @@ def _without_rare(y: IntArray, groups: NDArray[Any] | None, k: int) -> IntArray:
     return np.where(count[y] < k, count.argmax(), y)
 
 
+def clusters_by_size(groups: NDArray[Any]) -> list[IntArray]:
+    """Row positions of every group in `groups` (n,), groups of one size stacked: arrays (groups, size).
+
+    >>> [members.tolist() for members in clusters_by_size(np.array(["b", "a", "b", "c"]))]
+    [[[1], [3]], [[0, 2]]]
+    """
+    code = np.unique(groups, return_inverse=True)[1]
+    order = np.argsort(code, kind="stable")
+    counts = np.bincount(code)
+    starts = np.cumsum(counts) - counts
+    return [order[starts[counts == size][:, None] + np.arange(size)] for size in np.unique(counts)]
+
+
 def inner_hold_out(y: IntArray, groups: NDArray[Any] | None, seed: int) -> NDArray[np.bool_]:
     """Mask (n,) of the rows on which the regularisation is chosen: a stratified fifth, by whole groups.
 

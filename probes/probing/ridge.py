@@ -18,7 +18,7 @@ from probes.probing.base import (
     checked_groups,
     positive_values,
 )
-from probes.probing.folds import FoldPlan
+from probes.probing.folds import FoldPlan, clusters_by_size
 
 if TYPE_CHECKING:
     from probes.probing.design import Design
@@ -85,7 +85,7 @@ class RidgeProbe(Probe):
         import torch
 
         from probes.probing.design import make_design
-        from probes.probing.ridge_path import FoldFactor, clusters_by_size, fold_grams
+        from probes.probing.ridge_path import FoldFactor, fold_grams
 
         design = make_design(X, plan, self.device)
         alphas = torch.from_numpy(positive_values(self.alphas, "alphas")).to(design.X)

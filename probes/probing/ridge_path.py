@@ -8,14 +8,12 @@ Neither needs a second decomposition.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.probing.design import Design
@@ -75,7 +73,7 @@ class FoldFactor:
         if clusters is None:
             left_out = residual.div_(self._unexplained(inverse)[:, None])
         else:
-            left_out = self._without_clusters(residual, inverse, clusters)
+            left_out = without_clusters(self.U, residual, inverse, clusters)
         error = left_out.square_().mean(dim=-1)  # (λ, t)
         summed = error.new_zeros(len(alphas), int(owner.max()) + 1).index_add_(1, owner, error)
         best = len(alphas) - 1 - summed.flip(0).argmin(dim=0)  # of equals the strongest
@@ -88,21 +86,29 @@ class FoldFactor:
         leverage = inverse @ self.U.square().T + 1 / len(self.U)
         return (1 - leverage).clamp(min=8 * torch.finfo(inverse.dtype).eps)
 
-    def _without_clusters(
-        self, residual: Tensor, inverse: Tensor, clusters: list[Tensor]
-    ) -> Tensor:
-        left_out = torch.empty_like(residual)
-        for members in clusters:
-            size = members.shape[1]
-            own = self.U[members]  # (clusters, size, r)
-            eye = torch.eye(size, dtype=own.dtype, device=own.device)
-            jitter = 8 * torch.finfo(own.dtype).eps * size
-            for at, weight in enumerate(inverse):
-                hat = (own * weight) @ own.transpose(1, 2) + 1 / len(self.U)
-                e = residual[at][:, members].permute(1, 2, 0)  # (clusters, size, t)
-                solved = torch.linalg.solve((1 + jitter) * eye - hat, e)
-                left_out[at][:, members] = solved.permute(2, 0, 1)
-        return left_out
+
+def without_clusters(
+    U: Tensor, residual: Tensor, inverse: Tensor, clusters: Sequence[Tensor]
+) -> Tensor:
+    """Residuals (λ, t, n) of every row when its whole cluster is left out of the fit; exact.
+
+    The fit is ŷ = ȳ + U diag(inverse) Uᵀ (y − ȳ) with orthogonal, centred columns U (n, r) and `inverse`
+    (λ, r) = 1 / (eigenvalue + λ); `residual` (λ, t, n) holds y − ŷ of t targets. `clusters` are those of
+    `clusters_by_size`: together they hold every row once. Left out, cluster g has the residual
+    (I − H_gg)⁻¹ e_g with H = U diag(inverse) Uᵀ + 1/n.
+    """
+    left_out = torch.empty_like(residual)
+    for members in clusters:
+        size = members.shape[1]
+        own = U[members]  # (clusters, size, r)
+        eye = torch.eye(size, dtype=own.dtype, device=own.device)
+        jitter = 8 * torch.finfo(own.dtype).eps * size
+        for at, weight in enumerate(inverse):
+            hat = (own * weight) @ own.transpose(1, 2) + 1 / len(U)
+            e = residual[at][:, members].permute(1, 2, 0)  # (clusters, size, t)
+            solved = torch.linalg.solve((1 + jitter) * eye - hat, e)
+            left_out[at][:, members] = solved.permute(2, 0, 1)
+    return left_out
 
 
 def _from_kernel(values: Tensor, left: Tensor, Z: Tensor, u: Tensor) -> Tensor:
@@ -117,12 +123,3 @@ def fold_grams(design: Design) -> list[Tensor]:
     parts = torch.stack([design.X[rows].T @ design.X[rows] for rows in design.plan.cells()])
     member = torch.from_numpy(design.plan.member).to(parts)
     return list((member @ parts.flatten(1)).view(-1, *parts.shape[1:]))
-
-
-def clusters_by_size(groups: NDArray[Any]) -> list[NDArray[np.int64]]:
-    """Row positions of every group, groups of one size stacked: arrays (groups, size)."""
-    code = np.unique(groups, return_inverse=True)[1]
-    order = np.argsort(code, kind="stable")
-    counts = np.bincount(code)
-    starts = np.cumsum(counts) - counts
-    return [order[starts[counts == size][:, None] + np.arange(size)] for size in np.unique(counts)]
