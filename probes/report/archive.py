@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from probes.errors import FathometerError, InputError, RunError
@@ -24,6 +26,8 @@ _MADE = {
     "report.md",
     "measurements.csv",
 }  # made again here: a stranger's page is never kept
+_LOCK = "LOCK"  # of the machine the run was written on: left out on the way out and in
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError)
 _TABLE = re.compile(r"tables/[A-Za-z0-9._-]{1,64}\.parquet")
 
 
@@ -33,7 +37,7 @@ def export_run(path: Path) -> bytes:
     with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(path.rglob("*")):
             name = file.relative_to(path).as_posix()
-            if file.is_file() and not file.is_symlink() and _kind(name) is not None:
+            if file.is_file() and not file.is_symlink() and _kind(name) in ("kept", "made"):
                 archive.write(file, f"{path.name}/{name}")
     return held.getvalue()
 
@@ -49,7 +53,9 @@ def import_run(parent: Path, data: bytes) -> str:
             slug, members = _checked(archive)
             make_dir(parent)
             return _place(parent, slug, archive, members)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError) as error:
+    except (*_DAMAGED, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's; the one without a number is bzip2's word for damaged data
         raise InputError(
             f"the file is no zip that can be read ({error}): export the run again"
         ) from None
@@ -64,12 +70,18 @@ def delete_run(parent: Path, slug: str) -> None:
     path = Path(entry.path)
     with writing(path):
         doomed = tempfile.mkdtemp(prefix=".deleted-", dir=parent)
-        os.replace(path, Path(doomed) / "run")
+        try:
+            os.replace(path, Path(doomed) / "run")
+        except FileNotFoundError:
+            os.rmdir(doomed)
+            raise RunError(f"run {slug!r} is gone: somebody else deleted it") from None
         shutil.rmtree(doomed)
 
 
 def _kind(name: str) -> str | None:
-    """`kept` or `made` for a file that a run has, None for any other."""
+    """`kept`, `made` or `lock` for a file that a run has, None for any other."""
+    if name == _LOCK:
+        return "lock"
     if name in _FILES or _TABLE.fullmatch(name):
         return "kept"
     return "made" if name in _MADE else None

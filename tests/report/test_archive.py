@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,57 @@ def test_a_run_survives_the_round_trip(full_run: Path, tmp_path: Path) -> None:
     assert after.decision == before.decision
     assert after.tables() == before.tables()
     assert (tmp_path / slug / "report.html").is_file()
+
+
+def test_the_lock_of_a_writer_stays_at_home(full_run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy" / "x"
+    shutil.copytree(full_run, copy)
+    (copy / "LOCK").write_text("1\n")
+    data = export_run(copy)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert "x/LOCK" not in archive.namelist()
+        assert "x/run.json" in archive.namelist()
+    import_run(tmp_path / "a", _zip({"x/run.json": GOOD, "x/LOCK": "1\n"}))  # zipped by hand
+    assert not (tmp_path / "a" / "x" / "LOCK").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_flipped_byte_is_one_clear_refusal(tmp_path: Path, method: int) -> None:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", method) as archive:
+        archive.writestr("x/run.json", GOOD)
+    data = held.getvalue()
+    body = range(len("x/run.json") + 30, data.index(b"PK\x01\x02"))
+    refused = padding = 0
+    for at in body:
+        damaged = bytearray(data)
+        damaged[at] ^= 0xFF
+        try:
+            import_run(tmp_path, bytes(damaged))
+        except InputError as error:
+            refused += "no zip that can be read" in str(error)
+            assert not list(tmp_path.iterdir())
+        else:  # bits of padding, that say nothing
+            assert (tmp_path / "x" / "run.json").read_text() == GOOD
+            shutil.rmtree(tmp_path / "x")
+            padding += 1
+    assert refused == len(body) - padding > 50
+
+
+def test_a_run_deleted_by_somebody_else_meanwhile(
+    synthetic: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthetic.make_run(tmp_path, "a", parts=())
+    real = tempfile.mkdtemp
+
+    def quicker(**given: Any) -> str:
+        shutil.rmtree(tmp_path / "a")
+        return real(**given)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", quicker)
+    with pytest.raises(RunError, match="somebody else"):
+        delete_run(tmp_path, "a")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_strangers_page_is_made_anew(full_run: Path, tmp_path: Path) -> None:
