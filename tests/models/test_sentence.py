@@ -11,7 +11,7 @@ import pytest
 import torch
 from zoo import hf_model, texts, tokenizer
 
-from probes.errors import ModelError
+from probes.errors import InputError, ModelError
 from probes.models import load_model
 from probes.models.trace import first_tensor
 
@@ -132,6 +132,53 @@ def test_truncation_prompts_length_and_similarity(tmp_path: Path) -> None:
     sentences = texts(8)
     ours = model.embed(pooled(model, ["the king " + text for text in sentences]))
     np.testing.assert_allclose(ours, judge(folder, sentences), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"prompts": {"query": "the king ", "document": "a cat "}},
+        {"prompts": {"query": "the king ", "x": "a dog "}, "default_prompt_name": "x"},
+        {"prompts": {"query": "the king ", "document": ""}, "default_prompt_name": "query"},
+        {"prompts": {"passage": "a cat ", "x": ""}, "default_prompt_name": "x"},
+    ],
+)
+def test_prompts_are_those_the_library_chooses(tmp_path: Path, options: dict[str, Any]) -> None:
+    folder = make(tmp_path, **options)
+    spec = load_model(folder).embedding
+    theirs = library.SentenceTransformer(str(folder), device="cpu")
+    chosen: list[str] = []
+    resolve = theirs._resolve_prompt
+
+    def watched(*given: Any) -> Any:
+        chosen.append(resolve(*given) or "")
+        return chosen[-1]
+
+    theirs._resolve_prompt = watched
+    for encode in (theirs.encode, theirs.encode_query, theirs.encode_document):
+        encode("the dog")
+    assert [spec.prompt_for(role) for role in ("text", "query", "document")] == chosen
+
+
+def test_an_unknown_role_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'query'"):
+        load_model(make(tmp_path)).embedding.prompt_for("qurey")
+
+
+@pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", None])
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("dim", [None, 8])
+def test_what_counts_as_cosine(
+    tmp_path: Path, name: str | None, unit: bool, dim: int | None
+) -> None:
+    after = [modules().Normalize()] if unit else []
+    folder = make(tmp_path, *after, similarity_fn_name=name, truncate_dim=dim)
+    theirs = library.SentenceTransformer(str(folder), device="cpu")
+    rows = theirs.encode(texts(8))
+    wanted = library.util.cos_sim(rows, rows)
+    same_numbers = np.allclose(theirs.similarity(rows, rows), wanted, atol=1e-5)
+    assert load_model(folder).embedding.is_cosine == same_numbers
 
 
 def test_the_old_style_of_pooling_config(tmp_path: Path) -> None:
