@@ -102,13 +102,15 @@ def _squares(data: RunData, variant: str, texts: Any) -> dict[str, Any]:
     """One square per cell of a variant, carrying the cell's name."""
     held = [cell for cell in data.points_by_cell() if cell.variant == variant]
     rows = [data.dims.index(cell.dim) for cell in held]
+    # Where squares overlap, Plotly takes the last one, not the nearest: they stay narrower than a cell.
+    size = min(26, max(4, 280 // len({cell.layer for cell in held})))
     return {
         "type": "scatter",
         "x": [cell.layer for cell in held],
         "y": rows,
         "customdata": [[cell_id(cell)] for cell in held],
         "mode": "markers",
-        "marker": {"symbol": "square", "size": 26, "opacity": 0},
+        "marker": {"symbol": "square", "size": size, "opacity": 0},
         "selected": {"marker": {"opacity": 0}},
         "unselected": {"marker": {"opacity": 0}},
         "text": [str(texts[y][cell.layer]) for cell, y in zip(held, rows, strict=True)],

@@ -109,7 +109,7 @@ class Outcome:
         """The chosen step: calibrate_quality, calibrate_share, bound, p; empty without a choice."""
         if self.walk is None or self.walk.chosen is None:
             return {}
-        return self.walk.row(self.walk.chosen)
+        return _step(self.walk, self.walk.chosen)
 
     def result_of(self, cell: Cell) -> str:
         """What the test says of a cell: passed, failed, or not tested."""
@@ -150,10 +150,16 @@ def _outcome(path: str, stamp: Stamp, budget: Budget, _shown: Shown) -> Outcome:
         return Outcome(budget, None, None, f"the test tables cannot be used: {error}")
     if walk.chosen is None:
         return Outcome(budget, walk, None, walk.reason)
-    at = walk.steps["name"].to_numpy().tolist().index(walk.chosen)
-    variant, layer, dim = (walk.steps[name].iloc[at] for name in ("variant", "layer", "dim"))
-    cell = Cell(variant_name(None if pd.isna(variant) else variant), int(layer), int(dim))
-    return Outcome(budget, walk, cell, "")
+    step = _step(walk, walk.chosen)
+    variant = variant_name(None if pd.isna(step["variant"]) else step["variant"])
+    return Outcome(budget, walk, Cell(variant, int(step["layer"]), int(step["dim"])), "")
+
+
+def _step(walk: Walk, name: str) -> dict[str, Any]:
+    """The last step of a candidate; `Walk.row` makes every row on the way, which a slider would feel."""
+    held = walk.steps["name"].tolist()
+    at = len(held) - 1 - held[::-1].index(name)
+    return {key: walk.steps[key].iloc[at] for key in walk.steps.columns}
 
 
 def own_budget(data: RunData) -> Budget:

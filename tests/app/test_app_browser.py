@@ -43,6 +43,7 @@ def server(
     (runs / "![y](http:evil.example)").mkdir()
     synthetic.make_run(runs, "live", status="running", parts=("latency",))
     synthetic.make_run(runs, "minilm-stsb")
+    synthetic.make_run(runs, "deep", n_layers=30, d=576)
     with serve(runs, tmp_path_factory.mktemp("home")) as running:
         yield running
         assert "Traceback" not in running.log.read_text()
@@ -70,9 +71,10 @@ def test_click_clear_and_slider(browsing: Any, chrome: Any, server: Any) -> None
         page.mouse.move(x, y)
         page.wait_for_selector(".hoverlayer .hovertext")
         page.mouse.click(x, y)
+        page.wait_for_function("location.search.includes('cell=translated%3A2x64')")
+        said(page, "Picked")  # not only the hover label
         said(page, "2 × 64")
         settle(page)
-        assert "cell=translated%3A2x64" in page.url
         page.get_by_role("button", name="Clear selection").click()
         page.wait_for_function("!location.search.includes('cell=')")
         settle(page)
@@ -83,6 +85,25 @@ def test_click_clear_and_slider(browsing: Any, chrome: Any, server: Any) -> None
         page.wait_for_function("location.search.includes('keep=80')")
         said(page, "0 × 64")
         settle(page)
+    assert guard.found == []
+
+
+@pytest.mark.parametrize("width", [1400, 800])
+def test_a_click_hits_its_cell_where_cells_are_narrow(
+    browsing: Any, chrome: Any, server: Any, width: int
+) -> None:
+    guard = browsing.Guard(server.url)
+    with browsing.page_of(chrome, guard, viewport={"width": width, "height": 1000}) as page:
+        page.goto(f"{server.url}/?run=deep")
+        page.wait_for_selector(".js-plotly-plot .heatmaplayer image")
+        settle(page)
+        for layer in (2, 17):
+            page.locator(".js-plotly-plot").first.scroll_into_view_if_needed()
+            page.mouse.move(*page.evaluate(CELL, [layer, 4]))
+            page.get_by_text(f"layer {layer} × 128", exact=False).first.wait_for()
+            page.mouse.click(*page.evaluate(CELL, [layer, 4]))
+            page.wait_for_function(f"location.search.includes('%3A{layer}x128')")
+            settle(page)
     assert guard.found == []
 
 

@@ -45,7 +45,7 @@ class Guard:
 
     def _console(self, message: Any) -> None:
         if message.type == "error" and not _PROBE.search(message.location.get("url", "")):
-            self.found.append(f"console: {message.text}")
+            self.found.append(f"console: {message.text} {message.location.get('url')}")
 
     def _failed(self, request: Any) -> None:
         if not (request.failure and "ERR_ABORTED" in request.failure):  # a page that is left aborts
