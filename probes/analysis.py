@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import signal
 import threading
 import warnings
@@ -19,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import FathometerError, InputError, RunError, unknown_name
-from probes.files import bundled
+from probes.files import bundled, runs_dir
 from probes.report import build_report
 from probes.runs import Run, RunView
 
@@ -78,7 +79,8 @@ class Option:
 class Analysis:
     """A question, the options it takes, and the function that answers it into an open run.
 
-    `run(run, options, progress)` writes rows and tables; `summary(view)` gives the lines that are printed at the end.
+    `run(run, options, progress)` writes rows and tables; `summary(view)` gives the lines that are printed at the end;
+    `precheck(options)` refuses what can be seen to be wrong at once, before a folder is made.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Analysis:
     options: tuple[Option, ...]
     run: Callable[[Run, Mapping[str, Any], Progress], None]
     summary: Callable[[RunView], Any] = field(default=lambda view: "")
+    precheck: Callable[[Mapping[str, Any]], None] = field(default=lambda options: None)
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options with defaults filled in; unknown names and bad values are refused."""
@@ -240,6 +243,18 @@ def _warnings_as_notes(run: Run, progress: Progress) -> Generator[None]:
         yield
 
 
+def resume_command(path: Path) -> str:
+    """The command that continues the run in `path`, to be pasted into a shell.
+
+    >>> resume_command(Path("my runs/one"))
+    "fathometer run --resume one --runs 'my runs'"
+    """
+    words = ["fathometer", "run", "--resume", path.name]
+    if path.parent.resolve() != runs_dir().resolve():
+        words += ["--runs", str(path.parent)]
+    return shlex.join(words)
+
+
 def execute(
     analysis: Analysis,
     given: Mapping[str, Any],
@@ -251,7 +266,7 @@ def execute(
 ) -> Path:
     """Run `analysis` into a new folder (or continue `resume`), write its report, and return the folder.
 
-    Options are checked before the folder is made, so that a misspelt value leaves nothing behind.
+    Options and names are checked before the folder is made, so that a misspelt one leaves nothing behind.
     """
     if resume is not None:
         if resume.info.get("analysis") != analysis.name:
@@ -260,6 +275,7 @@ def execute(
         run = Run.reopen(resume.path)
     else:
         options = analysis.check(given)
+        analysis.precheck(options)
         run = Run.create(runs, analysis.name, options, name)
 
     def tell(done: int, total: int | None, text: str) -> None:
@@ -267,9 +283,14 @@ def execute(
         if progress is not None:
             progress(done, total, text)
 
-    with _stoppable(), _warnings_as_notes(run, tell), run:
-        analysis.run(run, options, tell)
-        tell(0, None, "writing the report")
-        build_report(run.path)
+    try:
+        with _stoppable(), _warnings_as_notes(run, tell), run:
+            analysis.run(run, options, tell)
+            tell(0, None, "writing the report")
+            build_report(run.path)
+    except (KeyboardInterrupt, SystemExit):
+        if progress is not None:
+            progress(0, None, f"{NOTE}stopped; continue with: {resume_command(run.path)}")
+        raise
     build_report(run.path)  # once more, so that the report itself says that the run is finished
     return run.path

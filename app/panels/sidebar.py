@@ -56,7 +56,10 @@ def sidebar() -> Choice:
 
 
 def _first_good(statuses: list[str]) -> int:
-    return next((at for at, status in enumerate(statuses) if status != "broken"), 0)
+    """The newest run worth opening: one that is done or on its way, else one that can at least be read."""
+    wanted = (("finished", "running"), ("failed", "interrupted"))
+    found = (at for kinds in wanted for at, status in enumerate(statuses) if status in kinds)
+    return next(found, 0)
 
 
 def _budget(run: Shown) -> Budget:

@@ -27,7 +27,7 @@ def print_decision(view: RunView) -> None:
     console.print(_table(data, decision))
     confidence = percent(decision.get("confidence"), 0)
     console.print(
-        f"quality: {data.title(data.quality or 'quality')} on the test part; "
+        f"exit: layer × dimensions; quality: {data.title(data.quality or 'quality')} on the test part; "
         f"of full: share of the full model's, with its {confidence} interval; ms: per text, median; "
         "speed: against the full model",
         style="dim",
@@ -41,7 +41,7 @@ def print_decision(view: RunView) -> None:
 def _table(data: RunData, decision: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
-    for name in ("layer × dim", "quality", "of full", "ms", "speed"):
+    for name in ("exit", "quality", "of full", "ms", "speed"):
         table.add_column(name, justify="right", no_wrap=True)
     if data.chosen is not None:
         chosen = {**mapping(decision.get("test")), **decision}

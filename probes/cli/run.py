@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import shlex
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,10 @@ from probes.cli.shell import console, errors, print_lines
 from probes.errors import InputError
 from probes.files import runs_dir
 from probes.runs import RunView, find_run
+
+_SECONDS_BETWEEN_LINES = (
+    15  # of progress where the output is no terminal, so that a log stays short
+)
 
 RunsOption = Annotated[
     Path | None,
@@ -68,7 +74,10 @@ def command_for(analysis: Analysis) -> Callable[..., None]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None, typer.Option("--name", help="Name of the run's folder.")
+                str | None,
+                typer.Option(
+                    "--name", help="Name of the run's folder: 1 to 64 of A-Z a-z 0-9 . _ -"
+                ),
             ],
         ),
     ]
@@ -85,8 +94,10 @@ def print_result(analysis: Analysis, path: Path) -> None:
     if view.decision is not None:
         print_decision(view)
     console.print(f"report:    {path / 'report.html'}", markup=False)
-    parent = "" if path.parent == runs_dir() else f" --runs {path.parent}"
-    console.print(f"dashboard: fathometer dashboard{parent}", markup=False)
+    words = ["fathometer", "dashboard"]
+    if path.parent.resolve() != runs_dir().resolve():
+        words += ["--runs", str(path.parent)]
+    console.print(f"dashboard: {shlex.join(words)}", markup=False)
 
 
 @contextmanager
@@ -104,7 +115,10 @@ def progress_bar() -> Generator[analyses.Progress]:
     )
     tasks: dict[str, TaskID] = {}
 
+    said = 0.0
+
     def tell(done: int, total: int | None, text: str) -> None:
+        nonlocal said
         if text.startswith(analyses.NOTE):
             errors.print(text, markup=False, style="yellow")
             return
@@ -115,6 +129,10 @@ def progress_bar() -> Generator[analyses.Progress]:
             tasks[text] = bar.add_task(text, total=total or 1, rate="")
             if bar.disable:
                 errors.print(text, markup=False, style="dim")
+                said = time.monotonic()
+        elif bar.disable and total and time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+            errors.print(f"{text}: {done:,} of {total:,}", markup=False, style="dim")
+            said = time.monotonic()
         speed = bar.tasks[bar.task_ids.index(tasks[text])].speed
         rate = f"{speed:,.0f}/s" if speed else ""
         bar.update(tasks[text], completed=done, total=total or 1, rate=rate)

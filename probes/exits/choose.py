@@ -17,7 +17,17 @@ from probes.errors import InputError
 from probes.exits.candidates import Candidate, CandidateScores
 from probes.exits.decision import Comparisons, Costs, Decision, Kept
 from probes.exits.resample import Resamples
-from probes.exits.walk import CLUSTER, FULL, Budget, Walk, mean_excess, records, walk_chains
+from probes.exits.tasks import Task
+from probes.exits.walk import (
+    CLUSTER,
+    FULL,
+    MADE_UP,
+    Budget,
+    Walk,
+    mean_excess,
+    records,
+    walk_chains,
+)
 from probes.stats import percentile_interval
 
 Array = NDArray[np.floating[Any]]
@@ -25,6 +35,7 @@ IntArray = NDArray[np.integer[Any]]
 
 PARTS = ("fit", "tune", "calibrate", "test")
 DEPTHS = {"depth 1/2": 1 / 2, "depth 2/3": 2 / 3, "depth 3/4": 3 / 4}
+FEWEST = 5  # independent examples of a part below which nothing can be said
 SMALL = 30  # independent examples below which a bootstrap is not to be trusted
 CROWD = 0.2  # share of a part in one cluster above which a bootstrap over clusters is coarse
 
@@ -64,7 +75,7 @@ def choose(
     1]).
     """
     budget, setting = budget or Budget(), setting or Setting()
-    _check(scores, parts, budget)
+    check_parts(scores.task, parts, budget)
     chains = build_chains(scores, parts["tune"])
     names = {c.name: c for c in scores.candidates}
     wanted = [names[name] for name in dict.fromkeys(chains["name"])]
@@ -109,19 +120,23 @@ def build_chains(scores: CandidateScores, tune: IntArray) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"variant": "string"})
 
 
-def _check(scores: CandidateScores, parts: Mapping[str, IntArray], budget: Budget) -> None:
+def check_parts(task: Task, parts: Mapping[str, IntArray], budget: Budget) -> None:
+    """Refuse what no scores could make right: parts missing, too small or overlapping, a loss bound on similarity."""
     missing = [name for name in PARTS if name not in parts]
     if missing:
         raise InputError(f"the part {missing[0]!r} is missing: {', '.join(PARTS)} are needed")
-    empty = [name for name in PARTS[1:] if len(parts[name]) < 2]
-    if empty:
-        raise InputError(
-            f"the {empty[0]} part has {len(parts[empty[0]])} examples: at least 2 are needed, give more data"
-        )
+    total = sum(len(rows) for rows in parts.values())
+    for name in PARTS[1:]:
+        n = len(np.unique(task.clusters[parts[name]]))
+        if n < FEWEST:
+            raise InputError(
+                f"the {name} part has {n} independent examples, {FEWEST} are needed: give more than these {total} "
+                "examples (a few hundred for a useful answer)"
+            )
     joined = np.concatenate([parts[name] for name in PARTS])
     if len(np.unique(joined)) < len(joined):
         raise InputError("the parts share examples: fit, tune, calibrate and test must be disjoint")
-    if budget.max_loss is not None and scores.task.kind == "similarity":
+    if budget.max_loss is not None and task.kind == "similarity":
         raise InputError(
             "max loss does not apply to similarity data: Spearman's ρ is no mean of losses in [0, 1], so no "
             "finite-sample bound holds. Use --min-quality, or labelled texts or retrieval data"
@@ -144,16 +159,32 @@ def _share_draws(
     setting: Setting,
 ) -> pd.DataFrame:
     """Bootstrap draws of quality(c)/quality(full) on the calibrate part, resamples shared; `full`: its quality above
-    chance. Where the full model's quality is not positive in a draw, the share counts as 0."""
+    chance. Where the full model's quality is not positive in a draw, the share counts as 0.
+
+    Where every example has a score in [0, 1], one made-up cluster is added to the sample on which the full model is
+    right and every candidate wrong. It costs little where data are many, and where no example tells candidate and full
+    model apart, so that a plain bootstrap sees no variance at all, it gives the rule of three (about 3/n at 95 %).
+    """
     rows = parts["calibrate"]
     resamples = Resamples.make(len(rows), setting.draws, setting.seed, scores.task.clusters[rows])
     full = scores.draws([scores.full], rows, resamples)[0]
     chance = resamples.means(scores.task.chance(rows, parts["fit"])[None, :])[0]
-    shares = _ratio(scores.draws(wanted, rows, resamples), full)
+    made_up = np.zeros_like(full)
+    if scores.task.kind != "similarity":
+        made_up = _made_up(scores, rows, setting)
+    shares = _ratio(scores.draws(wanted, rows, resamples), full + made_up)
     shares[wanted.index(scores.full)] = 1.0  # by definition, free of rounding
+    evidence = {FULL: full - chance, MADE_UP: _ratio(made_up, full)}
     return pd.DataFrame(
-        {FULL: full - chance, **{c.name: line for c, line in zip(wanted, shares, strict=True)}}
+        {**evidence, **{c.name: line for c, line in zip(wanted, shares, strict=True)}}
     )
+
+
+def _made_up(scores: CandidateScores, rows: IntArray, setting: Setting) -> Array:
+    """What the made-up cluster adds to the full model's mean in every draw: its copies over the number of clusters."""
+    n = len(np.unique(scores.task.clusters[rows]))
+    rng = np.random.default_rng([setting.seed, 1])
+    return rng.binomial(n + 1, 1 / (n + 1), size=setting.draws) / n
 
 
 def _ratio(top: Array, bottom: Array) -> Array:

@@ -74,6 +74,21 @@ class Latency:
         values = np.median(self._ratios(), axis=0)
         return {layer: float(value) for layer, value in zip(self.layers, values, strict=True)}
 
+    def caveats(self) -> list[str]:
+        """What a reader must know of these times: few rounds, or a machine that did other work."""
+        found: list[str] = []
+        if len(self.times) < 10:
+            found.append(
+                f"time was taken in {len(self.times)} rounds only: relative costs are rough"
+            )
+        low, cost, high = np.quantile(self._ratios(), [0.25, 0.5, 0.75], axis=0)
+        if bool(np.any(np.diff(cost) < -0.05)) or float((high - low).max()) > 0.25:
+            found.append(
+                "the machine did other work while time was taken (costs scatter, or a deeper layer came out cheaper): "
+                "measure again when it is quiet"
+            )
+        return found
+
     def rows(self, dataset: str, pooling: str | None, seed: int) -> list[dict[str, Any]]:
         """Rows for the tidy table. The interval of the relative cost holds the middle 95 % of the rounds."""
         low, high = np.quantile(self._ratios(), [0.025, 0.975], axis=0)

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probes.exits.choose import Choice, Setting, choose
+from probes.exits.choose import Choice, Setting, check_parts, choose
 from probes.exits.decision import Decision
 from probes.exits.grid import GridPlan, layer_dim_grid
 from probes.exits.latency import Latency, LatencyPlan, measure_latency
-from probes.exits.tasks import Task, make_task
+from probes.exits.material import Material, builtin_texts, prepare
 from probes.exits.translator import MIN_TEXTS, Translator, TranslatorFitter
-from probes.exits.variants import centred, embedded, translated
+from probes.exits.variants import LayerStates, centred, embedded, translated
 from probes.exits.walk import Budget
 from probes.linalg import normalise_rows
 from probes.tables import tidy
@@ -34,7 +34,6 @@ Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 Progress = Callable[[int, int, str], None]
 
-BUILTIN_TEXTS = 1000  # of the built-in text, where no unlabelled texts are named
 _BLOCK = 8192
 
 
@@ -42,8 +41,9 @@ _BLOCK = 8192
 class StudyPlan:
     """How a study is done; what is asked of it is a `Budget`.
 
-    `prompts` holds texts put before queries and documents (keys `query`, `document`); `latency` None leaves time
-    unmeasured; `max_length` is in tokens (None: the model's own); `cache` keeps the captured states for the next time.
+    `prompts` holds texts put before what is encoded (keys `query` and `document`, or `text`; None: the maker's);
+    `latency` None leaves time unmeasured; `max_length` is in tokens (None: the model's own); `cache` keeps the captured
+    states for the next time.
     """
 
     pooling: str | None = None
@@ -61,7 +61,7 @@ class ExitStudy:
     """All that a run folder keeps.
 
     `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget. `states` are the pooled states
-    per layer, (texts, d) each, read from their store one layer at a time.
+    per layer of the data's own different texts, (texts, d) each, read from their store one layer at a time.
     """
 
     decision: Decision
@@ -73,56 +73,6 @@ class ExitStudy:
     translators: Mapping[int, Translator]
     parts: Mapping[str, IntArray]
     states: Mapping[int, Array]
-
-
-@dataclass(frozen=True)
-class Material:
-    """A dataset made ready: task, parts, and the texts to encode (the task's first, then `extra` unlabelled ones)."""
-
-    task: Task
-    parts: Mapping[str, IntArray]
-    texts: tuple[str, ...]
-    extra: int
-    caveats: tuple[str, ...]
-
-    @property
-    def fit_rows(self) -> IntArray:
-        """Rows of `texts` that translators and centring may use: those of the fit part and the unlabelled ones."""
-        own = self.task.text_rows(self.parts["fit"])
-        return np.concatenate([own, np.arange(len(self.texts) - self.extra, len(self.texts))])
-
-    @property
-    def labelled_rows(self) -> IntArray:
-        """Rows of `texts` that the fit part uses."""
-        return self.task.text_rows(self.parts["fit"])
-
-
-def prepare(
-    data: Dataset,
-    texts: Sequence[str] = (),
-    seed: int = 0,
-    prompts: Mapping[str, str] | None = None,
-) -> Material:
-    """Task, parts and texts. Unlabelled `texts` that the dataset holds itself are left out: outside the fit part
-    they would show the translators what they are judged on."""
-    from probes.datasets.splits import four_parts
-
-    task, own = make_task(data, prompts)
-    parts = four_parts(data, np.random.default_rng(seed))
-    indices = {
-        "fit": parts.fit,
-        "tune": parts.tune,
-        "calibrate": parts.calibrate,
-        "test": parts.test,
-    }
-    known = set(own)
-    extra = [text for text in dict.fromkeys(texts) if text not in known]
-    caveats = list(parts.warnings)
-    if task.kind == "retrieval":
-        caveats.append(
-            "translators and centring also used the corpus documents, which queries of all parts search"
-        )
-    return Material(task, indices, (*own, *extra), len(extra), tuple(caveats))
 
 
 def fit_translators(
@@ -170,7 +120,11 @@ def study_states(
         caveats.append(
             f"{len(fit_rows)} texts are too few to fit translators ({MIN_TEXTS} are needed): left out"
         )
-    variants: dict[str | None, Mapping[int, Array]] = {None: raw, "centred": centred(raw, fit_rows)}
+    variants: dict[str | None, Mapping[int, Array]] = {None: raw}
+    if (
+        material.task.kind != "classification"
+    ):  # a probe standardises: centring would change nothing
+        variants["centred"] = centred(raw, fit_rows)
     if translators:
         variants["translated"] = translated(pooled, translators)
     pooling = plan.pooling
@@ -178,14 +132,13 @@ def study_states(
     splits = {name: rows for name, rows in material.parts.items() if name != "fit"}
     grid = layer_dim_grid(material.task, variants, splits, material.parts["fit"], grid_plan, report)
     latency = None if time_layers is None else time_layers(translators)
-    if latency is not None and len(latency.times) < 10:
-        caveats.append(
-            f"time was taken in {len(latency.times)} rounds only: relative costs are rough"
-        )
+    if latency is not None:
+        caveats += latency.caveats()
     about = {
+        "fit_texts": {"own": len(fit_rows) - material.extra, "unlabelled": material.extra},
         "translators": {
             str(k): {"n": t.n, "penalty": t.penalty, "r2": t.r2} for k, t in translators.items()
-        }
+        },
     }
     cost = None if latency is None else latency.relative_cost()
     # Twice the grid's draws: the bound of a chain lies further out in the tail than a 95 % interval.
@@ -202,7 +155,7 @@ def study_states(
         latency,
         translators,
         material.parts,
-        pooled,
+        LayerStates(pooled, lambda _, X: X[: material.own], sorted(pooled)),
     )
 
 
@@ -215,21 +168,11 @@ def _translator_caveats(translators: Mapping[int, Translator], d: int) -> list[s
     ]
 
 
-def builtin_texts(
-    like: Sequence[str], limit: int = BUILTIN_TEXTS, seed: int = 0
-) -> tuple[str, ...]:
-    """A seeded sample of the built-in real text, for translators where no other texts are named.
-
-    Texts longer than nearly all of `like` (its 95th percentile) are left out: a translator must see the lengths it is
-    used on, and long texts cost the most.
-    """
-    from probes.datasets import load_dataset
-
-    longest = np.quantile([len(text) for text in like], 0.95)
-    known = dict.fromkeys(load_dataset("docstrings").all_texts())
-    texts = [text for text in known if len(text) <= longest]
-    picks = np.random.default_rng(seed).permutation(len(texts))[:limit]
-    return tuple(texts[i] for i in sorted(picks))
+def prompts_for(model: Model, data: Dataset, given: Mapping[str, str] | None) -> dict[str, str]:
+    """What is put before texts: the prompts given, else those of the model's maker; empty ones are left out."""
+    roles = ("query", "document") if data.kind == "retrieval" else ("text",)
+    maker = {role: model.embedding.prompt_for(role) for role in roles}
+    return {role: prompt for role, prompt in {**maker, **(given or {})}.items() if prompt}
 
 
 def study_exits(
@@ -243,16 +186,20 @@ def study_exits(
     """Where `model` can stop on `data` and keep `budget`; captures, measures, chooses.
 
     `texts` are unlabelled texts for the translators, beside those of the fit part; None takes a sample of the built-in
-    text,
-    an empty list takes none. `progress(done, total, text)` is called often; every stage counts from 0 to its own
-    total.
+    text, an empty list takes none. `progress(done, total, text)` is called often; every stage counts from 0 to its own
+    total. What can be refused without the model is refused before it runs.
     """
     from probes.capture import capture
 
     budget, plan = budget or Budget(), plan or StudyPlan()
     pooling = plan.pooling or model.embedding.pooling
     extra = builtin_texts(data.all_texts(), seed=plan.seed) if texts is None else texts
-    material = prepare(data, extra, plan.seed, plan.prompts)
+    material = prepare(data, extra, plan.seed, prompts_for(model, data, plan.prompts))
+    check_parts(material.task, material.parts, budget)
+    if not model.embedding.is_cosine:
+        material = material.with_caveat(
+            f"the model's maker compares by {model.embedding.similarity}; here every similarity is a cosine"
+        )
     report = progress or (lambda done, total, text: None)
     acts = capture(
         model,
@@ -263,7 +210,7 @@ def study_exits(
         cache=plan.cache,
         progress=lambda done, total: report(done, total, "encoding texts"),
     )
-    own = material.texts[: len(material.texts) - material.extra]
+    own = material.texts[: material.own]
     latency_plan = plan.latency
 
     def time_layers(translators: Mapping[int, Translator]) -> Latency:

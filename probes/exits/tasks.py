@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.datasets.splits import components
-from probes.errors import InputError
+from probes.errors import InputError, unknown_name
 from probes.exits.classification import ClassificationTask
 from probes.exits.retrieval import RetrievalTask
 from probes.exits.similarity import SimilarityTask
@@ -35,17 +35,20 @@ def make_task(
 ) -> tuple[Task, tuple[str, ...]]:
     """The evaluation view of `dataset` and the distinct texts that have to be encoded for it, in row order.
 
-    `prompts` holds texts put before the queries and documents of a retrieval set (keys `query`, `document`).
+    `prompts` holds texts put before the queries and documents of a retrieval set (keys `query`, `document`) or before
+    every text of other data (key `text`).
     Examples that share a text, a relevant document or a group form one cluster: resamples draw whole clusters.
     Raises `InputError` for kinds without a quality that an exit could keep, and for prompts that do not apply.
     """
-    if prompts and (not isinstance(dataset, Retrieval) or set(prompts) - {"query", "document"}):
-        raise InputError(
-            f"prompts for {', '.join(prompts)}: only 'query' and 'document' of retrieval data can have one"
-        )
+    prompts = prompts or {}
+    allowed = ("query", "document") if isinstance(dataset, Retrieval) else ("text",)
+    for role in prompts:
+        if role not in allowed:
+            raise unknown_name(f"prompt for {dataset.kind} data", role, allowed)
     if isinstance(dataset, Retrieval):
-        return _retrieval(dataset, prompts or {})
-    texts, rows = distinct_texts(dataset.all_texts())
+        return _retrieval(dataset, prompts)
+    before = prompts.get("text", "")
+    texts, rows = distinct_texts([before + text for text in dataset.all_texts()])
     if isinstance(dataset, TextPairs):
         n = len(dataset)
         return SimilarityTask(

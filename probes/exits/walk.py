@@ -23,6 +23,7 @@ Array = NDArray[np.floating[Any]]
 Test = Callable[[str, float], dict[str, Any]]  # candidate and share -> estimate, bound, p, fits
 
 FULL = "full"  # column of the full model, in both tables of evidence
+MADE_UP = "made_up"  # column of `share_draws`: what the made-up example adds, as a share of the full quality
 CLUSTER = "cluster"  # column of `losses`: the unit that was drawn
 CHAIN_COLUMNS = (
     "chain",
@@ -72,7 +73,10 @@ class Budget:
         """The promise in words."""
         if self.max_loss is None:
             return f"at least {self.min_quality:.1%} of the full model's quality"
-        return f"a mean loss at most {self.max_loss:g} above the full model's"
+        return (
+            f"its losses within {self.max_loss:g} of the full model's on average (an example that gets worse counts, "
+            "one that gets better does not make up for it)"
+        )
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def walk_chains(
         return Walk(steps.assign(passed=False), None, f"{reason}: {advice}")
     passed = [step for step in records(steps) if step["passed"] and step["order"] > 0]
     if not passed:
-        return Walk(steps, None, _why_not(records(steps), losses, budget, delta, len(share_draws)))
+        return Walk(steps, None, _why_not(records(steps), losses, budget, delta, share_draws))
     best = min(passed, key=lambda step: (step["layer"], step["dim"], -step["tune_quality"]))
     return Walk(steps, str(best["name"]), "")
 
@@ -221,37 +225,54 @@ def _positive(share_draws: pd.DataFrame, budget: Budget) -> bool:
 
 
 def _why_not(
-    steps: list[dict[str, Any]], losses: pd.DataFrame, budget: Budget, delta: float, draws: int
+    steps: list[dict[str, Any]],
+    losses: pd.DataFrame,
+    budget: Budget,
+    delta: float,
+    share_draws: pd.DataFrame,
 ) -> str:
     """Why nothing cheaper than the full model passed, and how many examples would do."""
     first = [step for step in steps if step["tested"] and not step["passed"]]
     if not first:
         return "no candidate is cheaper than the full model"
     n = len(np.unique(losses[CLUSTER].to_numpy()))
+    draws = len(share_draws)
     if budget.max_loss is None and _rank_of_bound(delta, draws) < 1:
         return f"{draws} bootstrap draws cannot show confidence {budget.confidence:g}: draw more, or ask for less"
-    needed = [_needed(row, n, budget, delta) for row in first]
+    needed = [_needed(row, n, budget, delta, share_draws) for row in first]
     possible = [k for k in needed if k is not None]
     opening = f"nothing cheaper than the full model keeps {budget.target} with confidence {budget.confidence:g}"
     if not possible:
-        return f"{opening}; already the estimates miss it where the chains end: more data will not help"
+        return f"{opening}; the first candidates in line miss it already in their estimates: more data will not help"
     return (
         f"{opening}; {n} independent calibrate examples came, about {min(possible):,} would do if the estimates hold "
         "(the interval narrows with the root of their number)"
     )
 
 
-def _needed(step: Any, n: int, budget: Budget, delta: float) -> int | None:
-    """Calibrate examples at which `step` would pass with today's estimate; None when none would do."""
+def _needed(
+    step: Any, n: int, budget: Budget, delta: float, share_draws: pd.DataFrame
+) -> int | None:
+    """Calibrate examples at which `step` would pass with today's estimate; None when none would do.
+
+    Of a share's distance to its bound, the part that resampling makes shrinks with 1/√n and the part that the made-up
+    example makes with 1/n: a/√N + b/N = room is solved for N.
+    """
     estimate = float(step["estimate"])
     if budget.max_loss is None:
         room = estimate - budget.min_quality
         if room <= 0:
             return None
-        return max(n + 1, math.ceil(n * ((estimate - float(step["bound"])) / room) ** 2))
+        bound = float(step["bound"])
+        made_up = share_draws[MADE_UP].to_numpy(dtype=float) if MADE_UP in share_draws else 0.0
+        plain = np.sort(share_draws[step["name"]].to_numpy(dtype=float) * (1 + made_up))
+        alone = min(estimate, max(bound, float(plain[_rank_of_bound(delta, len(plain)) - 1])))
+        a, b = (estimate - alone) * math.sqrt(n), (alone - bound) * n
+        root = room / a if b == 0 else (math.sqrt(a * a + 4 * b * room) - a) / (2 * b)
+        return max(n + 1, math.ceil(1 / root**2))
     if estimate >= budget.max_loss:
         return None
     size = n + 1
     while hoeffding_bentkus(estimate, size, budget.max_loss) > delta and size < _LARGEST_SAMPLE:
         size = math.ceil(size * 1.02)
-    return size
+    return size if size < _LARGEST_SAMPLE else None

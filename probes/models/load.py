@@ -81,20 +81,41 @@ def pick_device(device: str) -> torch.device:
     return found
 
 
+def require_model(name: str) -> None:
+    """`InputError` or `ModelError` unless `name` can mean a model; nothing is downloaded.
+
+    >>> require_model("minilm")
+    """
+    hub = _HUB_ID.fullmatch(name) and not name.endswith(".gguf")
+    if name not in CATALOGUE and _local(name) is None and not hub:
+        raise _unknown(name)
+
+
 def locate(name: str) -> Path:
     """The folder or GGUF file that a name means; pulls or downloads what is not here."""
     if name in CATALOGUE:
         return pull(name)
+    path = _local(name)
+    if path is not None:
+        return path
+    if _HUB_ID.fullmatch(name) and not name.endswith(".gguf"):
+        return _from_hub(name)
+    raise _unknown(name)
+
+
+def _local(name: str) -> Path | None:
     path = Path(name).expanduser()
     with contextlib.suppress(OSError, ValueError):  # names with NUL or thousands of characters
         if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
             return path
         if path.is_file():
             raise ModelError(f"{path} is a file: a model folder or a .gguf file is needed")
-    if _HUB_ID.fullmatch(name) and path.suffix != ".gguf":
-        return _from_hub(name)
+    return None
+
+
+def _unknown(name: str) -> InputError:
     shown = name if len(name) <= 80 else name[:77] + "..."
-    raise unknown_name(
+    return unknown_name(
         "model", shown, CATALOGUE, "Or give a folder, a .gguf file or a hub id such as owner/name."
     )
 

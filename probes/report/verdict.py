@@ -93,9 +93,14 @@ def _chosen(data: RunData, decision: Mapping[str, Any], cell: Cell) -> Verdict:
     if promise:
         words.append(promise)
     words += _savings(data, decision, cell)
-    return Verdict(
-        "chosen", f"Stop after {where(cell, data)}{how}", tuple(words), decision_table(data)
-    )
+    return Verdict("chosen", f"{_headline(cell, data)}{how}", tuple(words), decision_table(data))
+
+
+def _headline(cell: Cell, data: RunData) -> str:
+    if cell.layer != data.n_layers:
+        return f"Stop after {where(cell, data)}"
+    of_dims = "" if data.full is None else f" of {data.full.dim}"
+    return f"No layer can be left out; keep {cell.dim}{of_dims} dimensions"
 
 
 def _savings(data: RunData, decision: Mapping[str, Any], cell: Cell) -> list[str]:
@@ -124,10 +129,16 @@ def promised(data: RunData, decision: Mapping[str, Any]) -> str:
     low = proof.get("share_low", None if proof else decision.get("share_low"))
     largest = mapping(decision.get("budget")).get("max_loss")
     if is_number(largest):
-        text = f"With {sure} confidence its mean loss is at most {number(largest)} above the full model’s"
+        text = (
+            f"The calibrate part, which chose nothing, shows with {sure} confidence that examples get worse by at most "
+            f"{number(largest)} on average, gains not counted"
+        )
     elif is_number(low):
         asked = "" if data.budget is None else f" ({level(data.budget)} was asked for)"
-        text = f"With {sure} confidence it keeps at least {percent(low)}{asked}"
+        text = (
+            f"The calibrate part, which chose nothing, shows with {sure} confidence that it keeps at least "
+            f"{percent(low)}{asked}"
+        )
     else:
         return ""
     basis = GUARANTEES.get(str(decision.get("guarantee")))

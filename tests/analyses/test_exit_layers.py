@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from probes.analysis import execute, load_analysis
 from probes.cli.main import app
 from probes.cli.run import command_for, run_app
 from probes.cli.shell import invoke
+from probes.datasets import load_dataset
 from probes.runs import RunView, list_runs
 
 QUICK = ["--draws", "200", "--latency-seconds", "1"]
@@ -60,13 +63,19 @@ def test_every_kind_of_data_gives_a_decision_and_a_report(
     grid = frame[(frame["measure"] == measure) & (frame["split"] == "all")]
     assert set(grid["layer"]) == {0, 1, 2, 3}
     assert set(grid["dim"]) == {8, 16, 32}
-    assert set(grid["variant"].fillna("raw")) == {"raw", "centred", "translated"}
+    variants = {"raw", "translated"} | (set() if measure == "accuracy" else {"centred"})
+    assert set(grid["variant"].fillna("raw")) == variants
+    shape = frame[frame["measure"] == "effective_rank"]
+    own = load_dataset(request.getfixturevalue(fixture))
+    assert set(shape["n"]) == {
+        len(set(own.all_texts()))
+    }  # of the data alone, not of the texts for translators
     assert {"latency_p50_ms", "relative_cost", "effective_rank", "anisotropy"} <= set(
         frame["measure"]
     )
     assert set(view.tables()) == {"chains", "losses", "share_draws"}
     page = (view.path / "report.html").read_text(encoding="utf-8")
-    assert "finished" in page
+    assert "This run is not finished" not in page
     markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"(src|href)=[\"']https?:", markup)
 
@@ -208,9 +217,31 @@ def test_misspelt_options_are_one_line(
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(error) == 1
     assert re.search(message, error[0])
+    names = ("--model", "--data", "--pooling", "--device", "--min-quality")
+    kept = [] if words[0] in names or words[-1] == "nowhere.txt" else ["failed"]
+    assert [
+        view.status for view in list_runs(home / "runs")
+    ] == kept  # a misspelt name leaves nothing
 
 
 def test_a_folder_without_write_access_is_one_line(
+    tiny_model: Path,
+    home: Path,
+    labels_csv: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The tests may run as root, whom permissions do not bind: the refusal is injected."""
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    assert run(tiny_model, labels_csv, "--runs", str(home / "new")) == 2
+    assert "no write access" in capsys.readouterr().err
+
+
+def test_a_file_where_the_runs_should_go_is_one_line(
     tiny_model: Path, home: Path, labels_csv: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocked = home / "blocked"
@@ -219,8 +250,23 @@ def test_a_folder_without_write_access_is_one_line(
     assert "is a file" in capsys.readouterr().err
 
 
+def test_too_little_data_is_refused_before_the_model_runs(
+    tiny_model: Path, home: Path, write_csv, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    few = write_csv(
+        "few.csv", ["text", "label"], [(f"the cat {w}", i % 2) for i, w in enumerate("abcdefgh")]
+    )
+    assert run(tiny_model, few) == 2
+    assert "give more than these 8 examples" in capsys.readouterr().err
+    assert not (home / "cache" / "stores").exists()
+
+
 def test_a_failed_measurement_loses_nothing_already_captured(
-    tiny_model: Path, home: Path, pairs_csv: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path,
+    home: Path,
+    pairs_csv: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The grid fails once; the run is continued and takes the captured states from the cache."""
     import probes.exits.pipeline as pipeline
@@ -235,6 +281,7 @@ def test_a_failed_measurement_loses_nothing_already_captured(
     view = RunView(home / "runs" / "cut")
     assert view.status == "interrupted"
     assert "--resume cut" in view.info["message"]
+    assert "note: stopped; continue with: fathometer run --resume cut" in capsys.readouterr().err
     monkeypatch.setattr(pipeline, "layer_dim_grid", real)
     before = {p: p.stat().st_mtime_ns for p in (home / "cache").rglob("*.safetensors")}
     assert invoke(app, ["run", "--resume", "cut"]) == 0

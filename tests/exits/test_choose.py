@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from probes.errors import InputError
 from probes.exits.candidates import Candidate, CandidateScores
 from probes.exits.choose import Setting, build_chains, choose
-from probes.exits.walk import FULL, Budget, walk_chains
+from probes.exits.walk import FULL, MADE_UP, Budget, walk_chains
 
 D = 32
 DESIGN_KEYS = (
@@ -237,10 +239,24 @@ def test_losses_and_shares_are_what_they_say(planted):
     assert step["calibrate_share"] == pytest.approx(
         (1 - made.losses["translated:1x32"].mean()) / full
     )
-    assert made.share_draws["translated:1x32"].mean() == pytest.approx(
-        step["calibrate_share"], abs=0.01
-    )
+    plain = made.share_draws["translated:1x32"] * (1 + made.share_draws[MADE_UP])
+    assert plain.mean() == pytest.approx(step["calibrate_share"], abs=0.01)
     assert (made.share_draws["raw:3x32"] == 1).all()
+
+
+@pytest.mark.parametrize("n", [50, 200, 1000])
+def test_where_nothing_differs_the_bound_is_the_rule_of_three(n, planted):
+    """A candidate that is right wherever the full model is: a plain bootstrap would promise 100 % at any n."""
+    scores, parts = planted(LADDER, n=5 * n)
+    same = replace(scores, scores=np.repeat(scores.scores[-1:], len(scores.scores), axis=0))
+    made = choose(same, parts, Budget(0.5), Setting(draws=4000))
+    step = made.chains[made.chains["passed"] & (made.chains["order"] > 0)].iloc[0]
+    size = len(parts["calibrate"])
+    level = 1 - 0.05 / made.chains["chain"].nunique()
+    copies = stats.poisson.ppf(level, 1)
+    full = same.quality([same.full], parts["calibrate"])[0]
+    assert step["bound"] == pytest.approx(1 / (1 + copies / size / full), rel=0.01)
+    assert step["bound"] < 1
 
 
 def test_bad_parts_are_refused(planted):

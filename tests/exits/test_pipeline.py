@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from probes.datasets import load_dataset
 from probes.errors import InputError
 from probes.exits.latency import LatencyPlan
-from probes.exits.pipeline import StudyPlan, choose_exit, prepare, study_exits, study_states
+from probes.exits.material import builtin_texts, prepare
+from probes.exits.pipeline import StudyPlan, choose_exit, study_exits, study_states
 from probes.exits.tasks import make_task
 from probes.exits.walk import Budget, walk_chains
 from probes.linalg import normalise_rows
@@ -105,6 +107,31 @@ def test_texts_of_the_dataset_are_no_unlabelled_texts(rng):
     assert material.texts[-1] == "free"
 
 
+def test_pieces_of_the_data_are_no_unlabelled_texts_either(rng):
+    """Neither a part of a text, nor a text around one, nor another spelling, whatever prompt is put before."""
+    long = "the quick brown fox jumps over the lazy dog and then sleeps for a while"
+    texts = [f"{long} {i} of {i + 1} days" for i in range(60)]
+    data = LabelledTexts.make("x", texts, [i % 2 for i in range(60)])
+    pieces = [
+        "jumps over the lazy dog and then sleeps",
+        "The Quick  BROWN fox",
+        f"So {texts[3]}, he said.",
+    ]
+    free = "an entirely different sentence about the price of iron in winter"
+    for prompts in (None, {"text": "passage: "}):
+        material = prepare(data, [*texts, *pieces, free], prompts=prompts)
+        assert material.extra == 1
+        assert material.texts[-1].endswith(free)
+
+
+def test_builtin_texts_share_nothing_with_data_from_the_same_source():
+    data = load_dataset("docstring-topics")
+    joined = "\n".join(" ".join(text.split()) for text in data.all_texts())
+    texts = builtin_texts(data.all_texts())
+    assert len(texts) == 1000
+    assert [t for t in texts if len(t) > 40 and " ".join(t.split()) in joined] == []
+
+
 @pytest.mark.parametrize("kind", ["retrieval", "labelled"])
 @pytest.mark.parametrize("budget", [Budget(0.9), Budget(max_loss=0.2)])
 def test_other_kinds_of_data(rng, kind, budget):
@@ -129,7 +156,9 @@ def test_other_kinds_of_data(rng, kind, budget):
     validate(study.measurements)
     assert set(study.measurements["measure"]) == set(material.task.measures)
     assert set(study.measurements["split"]) == {"all", "tune", "calibrate", "test"}
-    assert {v for v in study.measurements["variant"] if not pd.isna(v)} == {"centred", "translated"}
+    variants = {v for v in study.measurements["variant"] if not pd.isna(v)}
+    # A probe standardises its input, so centring is no candidate of its own.
+    assert variants == ({"centred", "translated"} if kind == "retrieval" else {"translated"})
     assert any("corpus" in c for c in study.decision.caveats) == (kind == "retrieval")
 
 
@@ -150,7 +179,9 @@ def test_prompts_are_put_before_queries_and_documents_only():
     task, texts = make_task(data, {"query": "query: ", "document": "passage: "})
     assert texts == ("query: q", "passage: d", "passage: q")
     assert task.documents.tolist() == [1, 2]
-    with pytest.raises(InputError, match="prompts for title"):
+    with pytest.raises(
+        InputError, match=r"prompt for retrieval data .title.: Allowed: document, query"
+    ):
         make_task(data, {"title": "x"})
     with pytest.raises(InputError, match="minimal-pairs"):
         make_task(MinimalPairs("m", ("a b",), ("a c",)))

@@ -59,7 +59,7 @@ def test_the_decision_comes_first_and_in_plain_words(page: _Page) -> None:
     assert start < page.text.index("Figures") < page.text.index("How this was made")
     for words in (
         "On the untouched test part",
-        "With 95\u00a0% confidence it keeps at least",
+        "shows with 95\u00a0% confidence that it keeps at least",
         "times as fast",
     ):
         assert words in page.text
