@@ -39,7 +39,7 @@ def full_run(synthetic: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthetic.make_run(tmp_path_factory.mktemp("runs"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # two open Playwright sessions in one process are one too many
 def chrome(browsing: Any) -> Iterator[Any]:
     with browsing.chromium() as browser:
         yield browser
