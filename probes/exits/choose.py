@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 from probes.errors import InputError
 from probes.exits.candidates import Candidate, CandidateScores
 from probes.exits.decision import Comparisons, Costs, Decision, Kept
+from probes.exits.evidence import build_chains, loss_table, ratio, share_table, with_calibrate
 from probes.exits.resample import Resamples
 from probes.exits.tasks import Task
 from probes.exits.walk import (
-    CLUSTER,
-    FULL,
-    MADE_UP,
     Budget,
     Walk,
     mean_excess,
@@ -79,45 +77,15 @@ def choose(
     chains = build_chains(scores, parts["tune"])
     names = {c.name: c for c in scores.candidates}
     wanted = [names[name] for name in dict.fromkeys(chains["name"])]
-    losses = _losses(scores, wanted, parts["calibrate"])
-    share_draws = _share_draws(scores, wanted, parts, setting)
-    chains = _with_calibrate(chains, scores, wanted, parts["calibrate"])
+    losses = loss_table(scores, wanted, parts["calibrate"])
+    share_draws = share_table(
+        scores, wanted, parts["fit"], parts["calibrate"], setting.draws, setting.seed
+    )
+    chains = with_calibrate(chains, scores, wanted, parts["calibrate"])
     walk = walk_chains(chains, share_draws, losses, budget)
     chosen = None if walk.chosen is None else names[walk.chosen]
     decision = _decide(scores, parts, budget, setting, walk, chosen, losses)
     return Choice(decision, walk.steps, losses, share_draws)
-
-
-def build_chains(scores: CandidateScores, tune: IntArray) -> pd.DataFrame:
-    """One chain per variant: its cost–quality front on the tune part, most costly first, after the full model.
-
-    A candidate is on the front when no cheaper (or equally cheap) one of its variant has at least its tune quality;
-    going down the chain both cost and tune quality fall. Candidates as costly as the full model are left out.
-    """
-    quality = dict(
-        zip(scores.candidates, scores.quality(list(scores.candidates), tune).tolist(), strict=True)
-    )
-    rows: list[dict[str, Any]] = []
-    for variant in dict.fromkeys(c.variant for c in scores.candidates):
-        own = [c for c in scores.candidates if c.variant == variant and c.cost < scores.full.cost]
-        front: list[Candidate] = []
-        for candidate in sorted(own, key=lambda c: c.cost):
-            if not front or quality[candidate] > quality[front[-1]]:
-                front.append(candidate)
-        for order, candidate in enumerate([scores.full, *reversed(front)]):
-            place = {
-                "chain": variant or "raw",
-                "order": order,
-                "name": candidate.name,
-                "variant": candidate.variant,
-            }
-            numbers = {
-                "layer": candidate.layer,
-                "dim": candidate.dim,
-                "tune_quality": quality[candidate],
-            }
-            rows.append({**place, **numbers})
-    return pd.DataFrame(rows).astype({"variant": "string"})
 
 
 def check_parts(task: Task, parts: Mapping[str, IntArray], budget: Budget) -> None:
@@ -143,68 +111,6 @@ def check_parts(task: Task, parts: Mapping[str, IntArray], budget: Budget) -> No
         )
 
 
-def _losses(scores: CandidateScores, wanted: list[Candidate], rows: IntArray) -> pd.DataFrame:
-    """Calibrate losses, one row per example: `example`, `cluster`, `full`, and a column per candidate."""
-    table = scores.losses([scores.full, *wanted], rows)
-    columns: dict[str, Any] = {"example": rows, CLUSTER: scores.task.clusters[rows], FULL: table[0]}
-    return pd.DataFrame(
-        {**columns, **{c.name: line for c, line in zip(wanted, table[1:], strict=True)}}
-    )
-
-
-def _share_draws(
-    scores: CandidateScores,
-    wanted: list[Candidate],
-    parts: Mapping[str, IntArray],
-    setting: Setting,
-) -> pd.DataFrame:
-    """Bootstrap draws of quality(c)/quality(full) on the calibrate part, resamples shared; `full`: its quality above
-    chance. Where the full model's quality is not positive in a draw, the share counts as 0.
-
-    Where every example has a score in [0, 1], one made-up cluster is added to the sample on which the full model is
-    right and every candidate wrong. It costs little where data are many, and where no example tells candidate and full
-    model apart, so that a plain bootstrap sees no variance at all, it gives the rule of three (about 3/n at 95 %).
-    """
-    rows = parts["calibrate"]
-    resamples = Resamples.make(len(rows), setting.draws, setting.seed, scores.task.clusters[rows])
-    full = scores.draws([scores.full], rows, resamples)[0]
-    chance = resamples.means(scores.task.chance(rows, parts["fit"])[None, :])[0]
-    made_up = np.zeros_like(full)
-    if scores.task.kind != "similarity":
-        made_up = _made_up(scores, rows, setting)
-    shares = _ratio(scores.draws(wanted, rows, resamples), full + made_up)
-    shares[wanted.index(scores.full)] = 1.0  # by definition, free of rounding
-    evidence = {FULL: full - chance, MADE_UP: _ratio(made_up, full)}
-    return pd.DataFrame(
-        {**evidence, **{c.name: line for c, line in zip(wanted, shares, strict=True)}}
-    )
-
-
-def _made_up(scores: CandidateScores, rows: IntArray, setting: Setting) -> Array:
-    """What the made-up cluster adds to the full model's mean in every draw: its copies over the number of clusters."""
-    n = len(np.unique(scores.task.clusters[rows]))
-    rng = np.random.default_rng([setting.seed, 1])
-    return rng.binomial(n + 1, 1 / (n + 1), size=setting.draws) / n
-
-
-def _ratio(top: Array, bottom: Array) -> Array:
-    bottom = np.broadcast_to(bottom, top.shape)
-    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-
-
-def _with_calibrate(
-    chains: pd.DataFrame, scores: CandidateScores, wanted: list[Candidate], rows: IntArray
-) -> pd.DataFrame:
-    full = scores.quality([scores.full], rows)
-    values = scores.quality(wanted, rows)
-    quality = {c.name: float(v) for c, v in zip(wanted, values, strict=True)}
-    share = {c.name: float(v) for c, v in zip(wanted, _ratio(values, full), strict=True)}
-    return chains.assign(
-        calibrate_quality=[quality[name] for name in chains["name"]],
-        calibrate_share=[share[name] for name in chains["name"]],
-    )
-
-
 def evaluate(
     scores: CandidateScores,
     wanted: list[Candidate],
@@ -218,7 +124,7 @@ def evaluate(
     quality, draws = scores.quality(both, rows), scores.draws(both, rows, resamples)
     low, high = percentile_interval(draws, confidence, axis=1)
     meaning = bool(quality[0] > 0)
-    shares = _ratio(draws, draws[0])
+    shares = ratio(draws, draws[0])
     share_high = percentile_interval(shares, confidence, axis=1)[1]
     share_low = np.quantile(shares, 1 - confidence, axis=1)
     return [
@@ -341,7 +247,7 @@ def _alternatives(walk: Walk, chosen: Candidate | None, costs: Costs) -> tuple[d
 
 
 def _test_excess(scores: CandidateScores, chosen: Candidate, rows: IntArray) -> float:
-    return mean_excess(_losses(scores, [chosen], rows), chosen.name)[0]
+    return mean_excess(loss_table(scores, [chosen], rows), chosen.name)[0]
 
 
 def _caveats(

@@ -12,7 +12,8 @@ from scipy import stats
 
 from probes.errors import InputError
 from probes.exits.candidates import Candidate, CandidateScores
-from probes.exits.choose import Setting, build_chains, choose
+from probes.exits.choose import Setting, choose
+from probes.exits.evidence import build_chains
 from probes.exits.walk import FULL, MADE_UP, Budget, walk_chains
 
 D = 32
