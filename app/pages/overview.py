@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import pandas as pd
 import streamlit as st
 from panels import figures, state
 from panels.cards import decision_cards, picked_cell
@@ -13,6 +14,7 @@ from panels.sidebar import Choice
 from panels.state import Outcome, Shown
 from panels.words import heading, section
 
+from probes.analysis import resume_command
 from probes.report.content import dataset_names, model_name
 from probes.report.data import Cell, RunData
 from probes.report.figures import (
@@ -26,6 +28,7 @@ from probes.report.figures import (
     quality_over_layers,
 )
 from probes.report.text import interval, level, number, percent
+from probes.report.verdict import caveats, decision_table
 
 _OWN = {"layer-dim", "quality-depth", "quality-latency", "latency", "layer-metrics"}
 
@@ -80,7 +83,7 @@ def _head(run: Shown) -> None:
     elif run.status in ("failed", "interrupted"):
         st.error(f"This run was not finished ({run.status}).", icon=":material/error:")
         st.text(str(info.get("message") or "No reason was written."))
-        st.code(f"fathometer run --resume {run.slug}", language="bash")
+        st.code(resume_command(run.view.path), language="bash")
 
 
 def _own_decision(run: Shown, outcome: Outcome) -> None:
@@ -105,6 +108,17 @@ def _own_decision(run: Shown, outcome: Outcome) -> None:
     )
     if outcome.budget != own:
         st.caption("The cards show another budget than the run’s own.")
+    _baselines(data)
+
+
+def _baselines(data: RunData) -> None:
+    """Fixed depths and the full model beside the run's own choice, and what a reader must know of it all."""
+    table, notes = decision_table(data), caveats(data)
+    with st.expander("Baselines and notes: last layer and fixed depths on the test part"):
+        names = [name or "exit" for name in table.columns]
+        st.dataframe(pd.DataFrame(table.rows, columns=names), hide_index=True)
+        for note in notes:
+            st.text(note)
 
 
 def _cells(data: RunData) -> dict[str, Cell]:
