@@ -80,9 +80,10 @@ def prompts_of(options: Mapping[str, Any]) -> dict[str, str]:
 def check(options: Mapping[str, Any]) -> None:
     """Refuse names of models, data and texts that mean nothing, before a run folder is made."""
     from probes.datasets import require_dataset
-    from probes.models import require_model
+    from probes.models import pick_device, require_model
 
     require_model(options["model"])
+    pick_device(options["device"])
     require_dataset(options["data"])
     if options["texts"] is not None:
         require_dataset(options["texts"])

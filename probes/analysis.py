@@ -121,7 +121,7 @@ def model_options(model: str, data: str) -> tuple[Option, ...]:
             None,
             "Columns of a data file where they are not recognised: text=review,label=stars.",
         ),
-        Option("device", str, "auto", "auto, cpu or cuda.", ("auto", "cpu", "cuda")),
+        Option("device", str, "auto", "auto, cpu, cuda, cuda:N or mps."),
         Option(
             "dtype",
             str,

@@ -71,7 +71,12 @@ def demo(
 def capture(
     model: Annotated[str, typer.Argument(help="Model: a catalogue name, a folder, or a hub id.")],
     dataset: Annotated[str, typer.Argument(help="Dataset: a built-in name or a file.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the store; reused when it fits.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder of the store, reused when it fits; default in the cache."
+        ),
+    ] = None,
     sites: Annotated[str, typer.Option(help="Sites, separated by commas.")] = "exit",
     layers: Annotated[
         str | None, typer.Option(help="Layers or blocks, separated by commas; default all.")
@@ -87,20 +92,23 @@ def capture(
         bool, typer.Option(help="Let special tokens take part in the pooling.")
     ] = True,
     columns: Annotated[str | None, typer.Option(help="text=review,label=stars")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run Python code that comes with the model.")
+    ] = False,
 ) -> None:
     """Capture activations of every text of a dataset into a store that scripts can read.
 
     Read it back with: probes.open_store(OUT)["exit", 3].
     """
     from probes.capture import capture as capture_texts
-    from probes.datasets import load_dataset
+    from probes.datasets import load_dataset, load_texts
     from probes.models import load_model
 
-    texts = list(
-        dict.fromkeys(load_dataset(dataset, **analyses.parse_columns(columns)).all_texts())
-    )
+    roles = analyses.parse_columns(columns)
+    texts = load_dataset(dataset, **roles).all_texts() if roles else load_texts(dataset)
+    texts = tuple(dict.fromkeys(texts))
     wanted = None if layers is None else [_whole(part) for part in layers.split(",")]
-    loaded = load_model(model, device=device, dtype=dtype)
+    loaded = load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     store = capture_texts(
         loaded,
         texts,
@@ -108,6 +116,7 @@ def capture(
         pooling=pooling,
         layers=wanted,
         out=out,
+        cache=out is None,
         max_length=max_length,
         special_tokens=special_tokens,
         progress=True,
@@ -117,7 +126,7 @@ def capture(
         numbers = store.layers(site)
         table.add_row(site, ", ".join(map(str, numbers)), str(store[site, numbers[0]].shape))
     console.print(table)
-    console.print(f"store: {out} ({len(texts):,} different texts)", markup=False)
+    console.print(f"store: {store.path} ({len(texts):,} different texts)", markup=False)
 
 
 def _whole(text: str) -> int:

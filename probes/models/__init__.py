@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from probes.models.cut import cut_model
     from probes.models.download import pull
     from probes.models.embedding import EmbeddingSpec
-    from probes.models.load import load_model, require_model
+    from probes.models.load import load_model, pick_device, require_model
     from probes.models.model import Model, wrap_model
     from probes.models.structure import Block, Heads, Structure
 
@@ -25,6 +25,7 @@ _HOMES = {
     "cut_model": "cut",
     "list_models": "catalog",
     "load_model": "load",
+    "pick_device": "load",
     "pull": "download",
     "require_model": "load",
     "wrap_model": "model",
@@ -40,6 +41,7 @@ __all__ = [
     "cut_model",
     "list_models",
     "load_model",
+    "pick_device",
     "pull",
     "require_model",
     "wrap_model",

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -304,3 +305,37 @@ def test_options_are_written_down(tiny_model: Path, home: Path, pairs_csv: Path)
     assert set(info["options"]) == {option.name for option in analysis.options}
     assert info["versions"]["torch"]
     assert info["seconds"] > 0
+
+
+STAGES = (
+    "loading the model",
+    "encoding texts",
+    "measuring quality at every layer and width",
+    "time per layer",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", range(len(STAGES)))
+def test_a_killed_run_is_continued_to_the_same_numbers(
+    tiny_model: Path, home: Path, pairs_csv: Path, stage: int
+) -> None:
+    """kill -9 leaves a run that says it is running; its writer's lock died with it, so that --resume may go on."""
+    assert run(tiny_model, pairs_csv, "--name", "whole") == 0
+    script = Path(__file__).parents[2] / "analyses" / "exit_layers.py"
+    words = ["--model", str(tiny_model), "--data", str(pairs_csv), *QUICK, "--name", "killed"]
+    child = subprocess.Popen([sys.executable, str(script), *words], stderr=subprocess.DEVNULL)
+    while (
+        RunView(home / "runs" / "killed").info.get("progress", {}).get("text") not in STAGES[stage:]
+    ):
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert RunView(home / "runs" / "killed").status == "running"
+    assert invoke(app, ["run", "--resume", "killed"]) == 0
+    timed = {"latency_p50_ms", "latency_p95_ms", "relative_cost"}
+    frames = [RunView(home / "runs" / name).measurements for name in ("whole", "killed")]
+    whole, killed = (f[~f["measure"].isin(timed)].reset_index(drop=True) for f in frames)
+    assert len(whole) > 0
+    assert whole.equals(killed)
