@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import Image
-
 _VIRIDIS = ("#fde725", "#5ec962", "#21918c", "#3b528b", "#440154")
 
 
-def icon() -> Image.Image:
-    """A square image, 40 by 40."""
-    layers = [[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _VIRIDIS]
-    rows = np.repeat(np.array(layers, dtype=np.uint8), 8, axis=0)
-    return Image.fromarray(np.repeat(rows[:, None, :], 40, axis=1))
+def icon() -> str:
+    """A square as SVG text. Streamlit puts that into the page itself; an image would become a file on the server,
+    which a page that is just being rerun may ask for after it is gone."""
+    bands = "".join(
+        f'<rect y="{8 * row}" width="40" height="8" fill="{colour}"/>'
+        for row, colour in enumerate(_VIRIDIS)
+    )
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40">{bands}</svg>'

@@ -213,15 +213,26 @@ def test_whole_study_on_a_tiny_model(zoo, own_cache, rng):
 
 @pytest.mark.models
 def test_choose_exit_on_the_real_model():
-    """MiniLM's last layer tells topics apart, and so do earlier ones."""
-    animals = [f"The {a} {v} in the {p}." for a in ("cat", "dog", "owl", "frog") for v in ("sleeps", "eats", "hides")
-               for p in ("forest", "barn", "garden", "field")]  # fmt: skip
-    money = [f"The {a} {v} the {p}." for a in ("bank", "broker", "trader", "fund") for v in ("sells", "buys", "holds")
-             for p in ("bonds", "shares", "loans", "currency")]  # fmt: skip
-    data = LabelledTexts.make(
-        "topics", animals + money, ["animals"] * len(animals) + ["money"] * len(money)
-    )
-    decision = choose_exit("minilm", data, 0.9, texts=[], plan=StudyPlan(draws=200, latency=None))
+    """MiniLM's last layer tells topics apart, and so do earlier ones: seen on 80 texts, not to be shown on 20."""
+    animals = [f"The {a} {v} in the {p}." for a in ("cat", "dog", "owl", "frog", "mouse", "fox")
+               for v in ("sleeps", "eats", "hides", "waits", "plays", "runs")
+               for p in ("forest", "barn", "garden", "field", "meadow", "bush")]  # fmt: skip
+    money = [f"The {a} {v} the {p}." for a in ("bank", "broker", "trader", "fund", "dealer", "insurer")
+             for v in ("sells", "buys", "holds", "prices", "rates", "trades")
+             for p in ("bonds", "shares", "loans", "currency", "futures", "notes")]  # fmt: skip
+    plan = StudyPlan(draws=400, latency=None)
+
+    def decide(step):
+        texts = animals[::step] + money[::step]
+        labels = ["animals"] * len(animals[::step]) + ["money"] * len(money[::step])
+        return choose_exit(
+            "minilm", LabelledTexts.make("topics", texts, labels), 0.9, texts=[], plan=plan
+        )
+
+    few = decide(4)
+    assert few.status == "infeasible"
+    assert "would do if the estimates hold" in few.to_dict()["reason"]
+    decision = decide(1)
     assert decision.status == "chosen"
     assert decision.quality_full > 0.9
     assert decision.layer is not None
