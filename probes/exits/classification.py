@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from probes.errors import DataError, InputError
 from probes.exits.resample import Resamples
 from probes.linalg import Standardiser
+from probes.probing.folds import clusters_by_size
 
 Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
@@ -125,7 +126,9 @@ def predict_classes(
     level = targets.mean(axis=0)
     design, centred = Z[fit], targets - level
     gram, cross = design.T @ design, design.T @ centred
-    groups = _clusters_by_size(clusters[fit])
+    groups = clusters_by_size(clusters[fit])
+    if sum(map(len, groups)) < 2:
+        raise InputError("all fit examples belong to one group: at least two groups are needed")
     result = np.empty((len(dims), len(X)), dtype=np.int64)
     for step, m in enumerate(dims):
         values, vectors = np.linalg.eigh(gram[:m, :m])
@@ -139,19 +142,8 @@ def predict_classes(
     return result
 
 
-def _clusters_by_size(clusters: IntArray) -> list[IntArray]:
-    """Positions of the members, clusters of one size stacked: arrays (clusters, size)."""
-    code = np.unique(clusters, return_inverse=True)[1]
-    order = np.argsort(code, kind="stable")
-    counts = np.bincount(code)
-    if len(counts) < 2:
-        raise InputError("all fit examples belong to one group: at least two groups are needed")
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return [order[starts[counts == size][:, None] + np.arange(size)] for size in np.unique(counts)]
-
-
 def _left_out(
-    scores: Array, values: Array, rotated: Array, centred: Array, groups: list[IntArray]
+    scores: Array, values: Array, rotated: Array, centred: Array, groups: Sequence[IntArray]
 ) -> tuple[Array, Array]:
     """Residuals of every row when its cluster is left out (fit, classes) at the best λ, and 1/(eigenvalue + λn) (m,).
 

@@ -10,7 +10,7 @@ from probes.report.content import compose
 from probes.report.data import RunData
 from probes.report.html import csv_text, render_html
 from probes.report.markdown import render_markdown
-from probes.runs import RunView
+from probes.runs import RunView, layout
 
 
 def build_report(run_path: Path | str) -> Path:
@@ -23,8 +23,8 @@ def build_report(run_path: Path | str) -> Path:
     if view.problem:
         raise RunError(f"no report of {view.path.name!r}: {view.problem}")
     report = compose(RunData.of(view), view.slug)
-    target = view.path / "report.html"
+    target = view.path / layout.REPORT_HTML
     write_text(target, render_html(report))
-    write_text(view.path / "report.md", render_markdown(report))
+    write_text(view.path / layout.REPORT_MD, render_markdown(report))
     write_text(view.path / "measurements.csv", csv_text(report.measurements))
     return target

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
@@ -14,34 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import browsing_guard
 import pytest
+import synthetic_runs
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "app" / "start" / "main.py"
 
 
-def _module(name: str) -> Any:
-    full = f"report_tests_{name}"
-    if full not in sys.modules:
-        path = ROOT / "tests" / "report" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(full, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[full] = module
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
 @pytest.fixture(scope="session")
 def synthetic() -> Any:
-    return _module("synthetic")
+    return synthetic_runs
 
 
 @pytest.fixture(scope="session")
 def browsing() -> Any:
-    return _module("browser")
+    return browsing_guard
 
 
 @pytest.fixture

@@ -27,7 +27,10 @@ from streamlit.runtime.scriptrunner.script_cache import ScriptCache
 from streamlit.testing.v1 import AppTest, app_test
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
 
+import browsing_guard  # noqa: E402
+import synthetic_runs  # noqa: E402
 
 # Where on the screen the map's cell at a layer and a row of widths is.
 CELL = """([layer, row]) => {
@@ -39,19 +42,6 @@ CELL = """([layer, row]) => {
 IDLE = (
     "[data-testid=stApp][data-test-script-state=notRunning][data-test-connection-state=CONNECTED]"
 )
-
-
-def helper(name: str) -> Any:
-    """A module of tests/report."""
-    spec = importlib.util.spec_from_file_location(
-        f"bench_{name}", ROOT / "tests" / "report" / f"{name}.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def milliseconds(page: AppTest) -> tuple[float, float]:
@@ -99,7 +89,7 @@ def until(page: Any, act: Callable[[], None], text: str) -> float:
 
 def in_browser(runs: Path, repeats: int) -> dict[str, list[float]]:
     """Times of a click on the map and of a step of the slider."""
-    browser = helper("browser")
+    browser = browsing_guard
     clicks: list[float] = []
     steps: list[float] = []
     with (
@@ -128,9 +118,7 @@ def in_browser(runs: Path, repeats: int) -> dict[str, list[float]]:
 
 
 def can_browse() -> bool:
-    return (
-        helper("browser").CHROMIUM.is_file() and importlib.util.find_spec("playwright") is not None
-    )
+    return browsing_guard.CHROMIUM.is_file() and importlib.util.find_spec("playwright") is not None
 
 
 def main() -> None:
@@ -139,7 +127,7 @@ def main() -> None:
     reruns = 5 if parser.parse_args().quick else 40
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FATHOMETER_RUNS"] = folder
-        helper("synthetic").make_run(Path(folder), "bench", n_layers=30, d=576)
+        synthetic_runs.make_run(Path(folder), "bench", n_layers=30, d=576)
         compiled = (
             ScriptCache()
         )  # a server keeps it; AppTest would compile every file at every rerun

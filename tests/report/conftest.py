@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browsing_guard
 import pytest
-
-
-def _module(name: str) -> Any:
-    full = f"report_tests_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, Path(__file__).parent / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[full] = module
-        spec.loader.exec_module(module)
-    return sys.modules[full]
+import synthetic_runs
 
 
 @pytest.fixture(scope="session")
 def synthetic() -> Any:
-    return _module("synthetic")
+    return synthetic_runs
 
 
 @pytest.fixture(scope="session")
 def browsing() -> Any:
-    return _module("browser")
+    return browsing_guard
 
 
 @pytest.fixture(scope="session")
