@@ -33,7 +33,7 @@ BLOCK = 2**20  # weights widened at a time
 
 @dataclass(frozen=True)
 class Terms:
-    """A statistic Σ_k (Σ w a_k / Σ w b_k) · share + shift; `inflation` multiplies its bootstrap variance."""
+    """A statistic Σ_k (Σ w a_k / Σ w b_k) · share + shift in [floor, 1]; `inflation` multiplies its bootstrap variance."""
 
     measure: str
     a: FloatArray  # (n, terms)
@@ -41,6 +41,7 @@ class Terms:
     share: float
     shift: float
     inflation: float
+    floor: float = 0.0
 
     def value(self) -> float:
         return float((self.a.sum(axis=0) / self.b.sum(axis=0)).sum() * self.share + self.shift)
@@ -93,27 +94,44 @@ class Resamples:
             value = terms.value()
             ratio = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
             draws = ratio.sum(axis=1) * terms.share + terms.shift
-            low, high = self._interval(value, draws[np.isfinite(draws)], terms.inflation)
+            low, high = self._interval(value, draws[np.isfinite(draws)], terms)
             results.append((terms.measure, Estimate(value, low, high, len(terms.a), seed)))
         return results
 
     def _interval(
-        self, value: float, draws: FloatArray, inflation: float
+        self, value: float, draws: FloatArray, terms: Terms
     ) -> tuple[float | None, float | None]:
         m = self.size
         if len(draws) < 100 or m < 3:
             return None, None
-        if (
-            np.ptp(draws) < 1e-12
-        ):  # all right or all wrong: the bootstrap sees no spread, Wilson does
-            return wilson_interval(min(max(value, 0.0), 1.0) * m, m, self.confidence)
+        if np.ptp(draws) < 1e-12:  # the bootstrap sees no spread, Wilson does
+            return self._without_spread(value, terms.floor)
         low, high = percentile_interval(draws, self.confidence)
-        tail = 0.5 + self.confidence / 2
-        student = float(stats.t.ppf(tail, m - 1) / stats.norm.ppf(tail)) * np.sqrt(m / (m - 1))
-        widen = student * np.sqrt(inflation)
-        return max(0.0, float(value - widen * (value - low))), min(
-            1.0, float(value + widen * (high - value))
+        widen = self.student() * np.sqrt(terms.inflation)
+        return (
+            max(terms.floor, float(value - widen * (value - low))),
+            min(1.0, float(value + widen * (high - value))),
         )
+
+    def student(self) -> float:
+        """What a percentile interval lacks for few groups, as a factor of its width (Hesterberg 2015)."""
+        m = self.size
+        tail = 0.5 + self.confidence / 2
+        return float(stats.t.ppf(tail, m - 1) / stats.norm.ppf(tail) * np.sqrt(m / (m - 1)))
+
+    def _without_spread(self, value: float, floor: float) -> tuple[float, float]:
+        """Interval where every example says the same; some of the unseen ones may say anything in [floor, 1]."""
+        m = self.size
+        if floor == 0:
+            return wilson_interval(min(max(value, 0.0), 1.0) * m, m, self.confidence)
+        other = wilson_interval(0, m, self.confidence)[1]
+        return value - other * (value - floor), value + other * (1 - value)
+
+    def means(self, values: FloatArray) -> FloatArray:
+        """Resampled means of the columns of values (n, terms): (draws, terms)."""
+        sums = self._group_sums(np.column_stack([values, np.ones(len(values))]))
+        drawn = self._weighted(sums)
+        return drawn[:, :-1] / drawn[:, -1:]
 
 
 @cache
@@ -146,6 +164,19 @@ def quality_terms(
     ]
     auroc = _auroc_terms(concept, y, result.scores[tested], fold_of[tested])
     return found if auroc is None else [*found, auroc]
+
+
+def selectivity_terms(
+    concept: Concept, result: OutOfFold, control: Concept, found: OutOfFold, tested: IntArray
+) -> Terms:
+    """Accuracy minus the accuracy on the control task, paired by example."""
+
+    def right(asked: Concept, said: OutOfFold) -> FloatArray:
+        return (asked.y[tested] == said.predicted[tested]).astype(np.float64)[:, None]
+
+    difference = right(concept, result) - right(control, found)
+    widest = max(sign_inflation(concept.n_classes), sign_inflation(control.n_classes))
+    return Terms("selectivity", difference, np.ones_like(difference), 1.0, 0.0, widest, -1.0)
 
 
 def _auroc_terms(concept: Concept, y: IntArray, scores: FloatArray, fold: IntArray) -> Terms | None:
