@@ -6,7 +6,6 @@ groups are numpy arrays of the same length. What is wrong raises `DataError` wit
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -17,10 +16,22 @@ from scipy import sparse
 
 from probes.errors import DataError
 from probes.files import sha256_texts
+from probes.validate import (
+    array_hash,
+    check_codes,
+    check_groups,
+    check_length,
+    check_spans,
+    check_texts,
+    class_codes,
+    joint_hash,
+)
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
-Kind = Literal["labelled", "pairs", "retrieval", "minimal-pairs", "token-labels"]
+Kind = Literal[
+    "labelled", "labelled-pairs", "numbers", "pairs", "retrieval", "minimal-pairs", "token-labels"
+]
 
 
 @dataclass(frozen=True)
@@ -32,54 +43,17 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def check_texts(texts: Sequence[str], what: str = "text") -> tuple[str, ...]:
-    """`texts` as a tuple; refuses emptiness, other types and lone surrogates, naming the row."""
-    if isinstance(texts, str):
-        raise DataError(f"one string came where a list of {what}s is needed: wrap it in a list")
-    checked: list[str] = []
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataError(f"{what} {row} is {type(text).__name__}, a string is needed")
-        if not text.strip():
-            raise DataError(f"{what} {row} is empty: remove the row or give it a text")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{what} {row} holds a lone surrogate at character {error.start}"
-            ) from None
-        checked.append(text)
-    if not checked:
-        raise DataError(f"no {what}s came: at least one is needed")
-    return tuple(checked)
-
-
-def _check_length(name: str, values: NDArray[Any], n: int) -> None:
-    if values.ndim != 1 or len(values) != n:
-        raise DataError(f"{name} has shape {values.shape}, ({n},) is needed: one per row")
-
-
-def _check_groups(groups: NDArray[Any] | None, n: int) -> None:
-    if groups is not None:
-        _check_length("groups", groups, n)
-
-
-def _array_hash(values: NDArray[Any] | None) -> str:
-    if values is None:
-        return "-"
-    if values.dtype == object or values.dtype.kind in "US":
-        return sha256_texts([str(v) for v in values])
-    plain = np.ascontiguousarray(values)
-    return hashlib.sha256(plain.dtype.str.encode() + plain.tobytes()).hexdigest()
-
-
-def _joint_hash(*parts: str) -> str:
-    return sha256_texts(list(parts))
+def _hash_of(spans: IntArray | None) -> tuple[str, ...]:
+    """Nothing for data without spans: their hashes are as they were before there were spans."""
+    return () if spans is None else (array_hash(spans),)
 
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Texts with one class each: `labels` (n,) integer codes into `label_names`; `groups` keep together."""
+    """Texts with one class each: `labels` (n,) integer codes into `label_names`; `groups` keep together.
+
+    `spans` (n, 2) are the characters [start, end) of each text that the label is about, None for the whole text.
+    """
 
     kind: ClassVar[Kind] = "labelled"
     name: str
@@ -88,23 +62,13 @@ class LabelledTexts:
     label_names: tuple[str, ...]
     groups: NDArray[Any] | None = None
     source: Source = field(default_factory=Source)
+    spans: IntArray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "texts", check_texts(self.texts))
-        _check_length("labels", self.labels, len(self.texts))
-        _check_groups(self.groups, len(self.texts))
-        if self.labels.dtype.kind not in "iu":
-            raise DataError("labels must be integer codes into label_names: use LabelledTexts.make")
-        present = np.unique(self.labels)
-        if present[0] < 0 or present[-1] >= len(self.label_names):
-            raise DataError(
-                f"label code {present[0] if present[0] < 0 else present[-1]} has no name"
-            )
-        if len(present) < 2:
-            only = self.label_names[int(present[0])]
-            raise DataError(
-                f"all {len(self.texts)} rows have the label {only!r}: two classes are needed"
-            )
+        check_codes(self.labels, self.label_names, len(self.texts), "LabelledTexts")
+        check_groups(self.groups, len(self.texts))
+        object.__setattr__(self, "spans", check_spans(self.spans, self.texts))
 
     @classmethod
     def make(
@@ -114,42 +78,13 @@ class LabelledTexts:
         labels: Sequence[Any] | NDArray[Any],
         groups: Sequence[Any] | NDArray[Any] | None = None,
         source: Source | None = None,
+        spans: Sequence[tuple[int, int]] | IntArray | None = None,
     ) -> LabelledTexts:
         """From labels of one type (str, bool or int); missing labels and mixed types are refused."""
-        values = list(labels)
-        for row, value in enumerate(values):
-            if value is None or value == "" or (isinstance(value, float) and value != value):
-                raise DataError(f"label of row {row} is missing: remove the row or label it")
-        types = {
-            (
-                "str"
-                if isinstance(v, str)
-                else "bool"
-                if isinstance(v, (bool, np.bool_))
-                else "number"
-                if isinstance(v, (int, np.integer, float, np.floating))
-                else type(v).__name__
-            )
-            for v in values
-        }
-        if len(types) > 1:
-            raise DataError(
-                f"labels of mixed types ({', '.join(sorted(types))}): make them all one type"
-            )
-        for row, value in enumerate(values):
-            if isinstance(value, (float, np.floating)) and float(value) != int(value):
-                raise DataError(
-                    f"label of row {row} is {value}: classes must be whole numbers or strings; "
-                    "a score for a pair of texts goes with text_a,text_b"
-                )
-        plain = [int(v) if isinstance(v, (float, np.floating)) else v for v in values]
-        names = sorted(set(plain))
-        code = {label: index for index, label in enumerate(names)}
-        codes = np.asarray([code[label] for label in plain], dtype=np.int64)
+        codes, names = class_codes(labels)
         grouped = None if groups is None else np.asarray(groups)
-        return cls(
-            name, tuple(texts), codes, tuple(str(n) for n in names), grouped, source or Source()
-        )
+        placed = None if spans is None else np.asarray(spans)
+        return cls(name, tuple(texts), codes, names, grouped, source or Source(), placed)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -159,11 +94,129 @@ class LabelledTexts:
         return self.texts
 
     def content_hash(self) -> str:
-        return _joint_hash(
+        return joint_hash(
             sha256_texts(self.texts),
-            _array_hash(self.labels),
+            array_hash(self.labels),
             *self.label_names,
-            _array_hash(self.groups),
+            array_hash(self.groups),
+            *_hash_of(self.spans),
+        )
+
+
+@dataclass(frozen=True)
+class LabelledPairs:
+    """Pairs of texts with one class each, e.g. entailment: `labels` (n,) integer codes into `label_names`.
+
+    `spans` (n, 2, 2) hold the characters [start, end) of a word of interest, `spans[i, 0]` in `texts_a[i]` and
+    `spans[i, 1]` in `texts_b[i]`; None for whole texts.
+    """
+
+    kind: ClassVar[Kind] = "labelled-pairs"
+    name: str
+    texts_a: tuple[str, ...]
+    texts_b: tuple[str, ...]
+    labels: IntArray
+    label_names: tuple[str, ...]
+    groups: NDArray[Any] | None = None
+    source: Source = field(default_factory=Source)
+    spans: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts_a", check_texts(self.texts_a, "text_a"))
+        object.__setattr__(self, "texts_b", check_texts(self.texts_b, "text_b"))
+        if len(self.texts_a) != len(self.texts_b):
+            raise DataError(f"{len(self.texts_a)} first texts but {len(self.texts_b)} second texts")
+        check_codes(self.labels, self.label_names, len(self.texts_a), "LabelledPairs")
+        check_groups(self.groups, len(self.texts_a))
+        spans = check_spans(self.spans, self.texts_a, self.texts_b)
+        object.__setattr__(self, "spans", spans)
+
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        texts: tuple[Sequence[str], Sequence[str]],
+        labels: Sequence[Any] | NDArray[Any],
+        groups: Sequence[Any] | NDArray[Any] | None = None,
+        source: Source | None = None,
+        spans: IntArray | None = None,
+    ) -> LabelledPairs:
+        """From first and second texts and labels of one type (str, bool or int)."""
+        codes, names = class_codes(labels)
+        grouped = None if groups is None else np.asarray(groups)
+        return cls(
+            name, tuple(texts[0]), tuple(texts[1]), codes, names, grouped, source or Source(), spans
+        )
+
+    def __len__(self) -> int:
+        return len(self.texts_a)
+
+    def all_texts(self) -> tuple[str, ...]:
+        """First texts, then second ones."""
+        return self.texts_a + self.texts_b
+
+    def content_hash(self) -> str:
+        return joint_hash(
+            sha256_texts(self.texts_a),
+            sha256_texts(self.texts_b),
+            array_hash(self.labels),
+            *self.label_names,
+            array_hash(self.groups),
+            *_hash_of(self.spans),
+        )
+
+
+@dataclass(frozen=True)
+class LabelledNumbers:
+    """Texts with one or more numbers each: `targets` (n, t) float64, e.g. a year, or latitude and longitude.
+
+    `spans` (n, 2) are the characters [start, end) of each text that the numbers are about, None for the whole text.
+    """
+
+    kind: ClassVar[Kind] = "numbers"
+    name: str
+    texts: tuple[str, ...]
+    targets: FloatArray
+    target_names: tuple[str, ...]
+    groups: NDArray[Any] | None = None
+    source: Source = field(default_factory=Source)
+    spans: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", check_texts(self.texts))
+        n, t = len(self.texts), len(self.target_names)
+        targets = np.asarray(self.targets, dtype=np.float64)
+        targets = targets[:, None] if targets.ndim == 1 else targets
+        object.__setattr__(self, "targets", targets)
+        if targets.shape != (n, t) or not t:
+            raise DataError(
+                f"targets have shape {targets.shape}, ({n}, {t}) is needed: one row per text, one column per name"
+            )
+        for row, column in np.argwhere(~np.isfinite(targets)).tolist():
+            raise DataError(
+                f"{self.target_names[column]} of row {row} is {targets[row, column]}: a finite number is needed"
+            )
+        for name, values in zip(self.target_names, targets.T, strict=True):
+            if np.all(values == values[0]):
+                raise DataError(
+                    f"{name} is {values[0]:g} in all {n} rows: there is nothing to tell from the text"
+                )
+        check_groups(self.groups, n)
+        object.__setattr__(self, "spans", check_spans(self.spans, self.texts))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def all_texts(self) -> tuple[str, ...]:
+        return self.texts
+
+    def content_hash(self) -> str:
+        return joint_hash(
+            sha256_texts(self.texts),
+            array_hash(self.targets),
+            *self.target_names,
+            array_hash(self.groups),
+            *_hash_of(self.spans),
         )
 
 
@@ -186,7 +239,7 @@ class TextPairs:
             raise DataError(f"{len(self.texts_a)} first texts but {len(self.texts_b)} second texts")
         scores = np.asarray(self.scores, dtype=np.float64)
         object.__setattr__(self, "scores", scores)
-        _check_length("scores", scores, len(self.texts_a))
+        check_length("scores", scores, len(self.texts_a))
         bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):
             raise DataError(f"score of row {bad[0]} is {scores[bad[0]]}: a finite number is needed")
@@ -194,7 +247,7 @@ class TextPairs:
             raise DataError(
                 "all scores are equal: a rank correlation needs at least two different scores"
             )
-        _check_groups(self.groups, len(self.texts_a))
+        check_groups(self.groups, len(self.texts_a))
 
     def __len__(self) -> int:
         return len(self.texts_a)
@@ -203,11 +256,11 @@ class TextPairs:
         return self.texts_a + self.texts_b
 
     def content_hash(self) -> str:
-        return _joint_hash(
+        return joint_hash(
             sha256_texts(self.texts_a),
             sha256_texts(self.texts_b),
-            _array_hash(self.scores),
-            _array_hash(self.groups),
+            array_hash(self.scores),
+            array_hash(self.groups),
         )
 
 
@@ -250,7 +303,7 @@ class Retrieval:
             if len(ids) != n or len(set(ids)) != n:
                 raise DataError(f"{name}: {len(set(ids))} different ids for {n} rows")
             object.__setattr__(self, name, ids)
-        _check_groups(self.groups, shape[0])
+        check_groups(self.groups, shape[0])
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -260,13 +313,13 @@ class Retrieval:
 
     def content_hash(self) -> str:
         matrix = self.relevance
-        return _joint_hash(
+        return joint_hash(
             sha256_texts(self.queries),
             sha256_texts(self.documents),
-            _array_hash(matrix.data),
-            _array_hash(matrix.indices),
-            _array_hash(matrix.indptr),
-            _array_hash(self.groups),
+            array_hash(matrix.data),
+            array_hash(matrix.indices),
+            array_hash(matrix.indptr),
+            array_hash(self.groups),
         )
 
 
@@ -286,7 +339,7 @@ class MinimalPairs:
         object.__setattr__(self, "bad", check_texts(self.bad, "bad"))
         if len(self.good) != len(self.bad):
             raise DataError(f"{len(self.good)} good texts but {len(self.bad)} bad texts")
-        _check_groups(self.groups, len(self.good))
+        check_groups(self.groups, len(self.good))
 
     def __len__(self) -> int:
         return len(self.good)
@@ -295,9 +348,7 @@ class MinimalPairs:
         return self.good + self.bad
 
     def content_hash(self) -> str:
-        return _joint_hash(
-            sha256_texts(self.good), sha256_texts(self.bad), _array_hash(self.groups)
-        )
+        return joint_hash(sha256_texts(self.good), sha256_texts(self.bad), array_hash(self.groups))
 
 
 @dataclass(frozen=True)
@@ -317,7 +368,7 @@ class TokenLabels:
         for row, (words, labels) in enumerate(zip(self.words, self.labels, strict=True)):
             if len(words) != len(labels) or not words:
                 raise DataError(f"text {row} has {len(words)} words and {len(labels)} labels")
-        _check_groups(self.groups, len(self.words))
+        check_groups(self.groups, len(self.words))
 
     def __len__(self) -> int:
         return len(self.words)
@@ -329,7 +380,15 @@ class TokenLabels:
         flat = ["\x1f".join(words) for words in self.words] + [
             "\x1f".join(row) for row in self.labels
         ]
-        return _joint_hash(sha256_texts(flat), _array_hash(self.groups))
+        return joint_hash(sha256_texts(flat), array_hash(self.groups))
 
 
-Dataset = LabelledTexts | TextPairs | Retrieval | MinimalPairs | TokenLabels
+Dataset = (
+    LabelledTexts
+    | LabelledPairs
+    | LabelledNumbers
+    | TextPairs
+    | Retrieval
+    | MinimalPairs
+    | TokenLabels
+)
