@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from probes.models.copies import copy_model
 
 if TYPE_CHECKING:
     import torch
@@ -12,16 +12,10 @@ if TYPE_CHECKING:
     from probes.models import Model
 
 
-def _copy(model: Model, memo: dict[int, Any]) -> Model:
-    # Model and structure in one go, so that the copied structure points into the copied model.
-    hf_model, structure = copy.deepcopy((model.hf_model, model.structure), memo)
-    return replace(model, hf_model=hf_model, structure=structure)
-
-
 def sharing_weights(model: Model) -> Model:
     """Modules of its own, tensors shared: wrapping or rewiring the twin leaves `model` as it was."""
     tensors = [*model.hf_model.parameters(), *model.hf_model.buffers()]
-    return _copy(model, {id(tensor): tensor for tensor in tensors})
+    return copy_model(model, tensors={id(tensor): tensor for tensor in tensors})
 
 
 def in_dtype(model: Model, dtype: torch.dtype) -> Model:
@@ -32,7 +26,7 @@ def in_dtype(model: Model, dtype: torch.dtype) -> Model:
     """
     if model.dtype == dtype:
         return model
-    twin = _copy(model, {})
+    twin = copy_model(model)
     saved = set(twin.hf_model.state_dict())
     for name, tensor in [*twin.hf_model.named_parameters(), *twin.hf_model.named_buffers()]:
         if name in saved and tensor.is_floating_point():

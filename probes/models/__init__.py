@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from probes.models.cut import cut_model
     from probes.models.download import pull
     from probes.models.embedding import EmbeddingSpec
+    from probes.models.initialise import untrained
     from probes.models.load import load_model, pick_device, require_model
     from probes.models.model import Model, wrap_model
+    from probes.models.quantise import quantised
     from probes.models.structure import Block, Heads, Structure
 
 # Loaded on use: listing the catalogue needs no torch.
@@ -27,7 +29,9 @@ _HOMES = {
     "load_model": "load",
     "pick_device": "load",
     "pull": "download",
+    "quantised": "quantise",
     "require_model": "load",
+    "untrained": "initialise",
     "wrap_model": "model",
 }
 
@@ -43,7 +47,9 @@ __all__ = [
     "load_model",
     "pick_device",
     "pull",
+    "quantised",
     "require_model",
+    "untrained",
     "wrap_model",
 ]
 
