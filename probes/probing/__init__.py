@@ -7,9 +7,19 @@ tidy table.
 
 from __future__ import annotations
 
+from probes.probing import measures as _measures  # noqa: F401  # pyright: ignore[reportUnusedImport]  # registers
 from probes.probing.linear import LinearProbe
 from probes.probing.massmean import MassMeanProbe
 from probes.probing.ridge import RidgeProbe
-from probes.probing.sweep import BelowChanceWarning, sweep
+from probes.probing.sweep import CONTROLS, BelowChanceWarning, Swept, cross_validate, sweep
 
-__all__ = ["BelowChanceWarning", "LinearProbe", "MassMeanProbe", "RidgeProbe", "sweep"]
+__all__ = [
+    "CONTROLS",
+    "BelowChanceWarning",
+    "LinearProbe",
+    "MassMeanProbe",
+    "RidgeProbe",
+    "Swept",
+    "cross_validate",
+    "sweep",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +27,14 @@ class Concept:
     y: IntArray
     n_classes: int
     variant: str | None = None
+
+    def under(self, variant: str | None) -> Concept:
+        """The same question under that condition."""
+        return replace(self, variant=variant)
+
+    def majority(self) -> float:
+        """Share of the largest class: the accuracy of a guess."""
+        return float(np.bincount(self.y).max() / len(self.y))
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,117 @@
-"""What a sweep asks: labels as concepts, groups and folds, all checked before any layer is read."""
+"""What a sweep asks: labels as concepts, controls, groups and folds, all checked before any layer is read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probes.errors import DataError, InputError
+from probes.errors import DataError, InputError, unknown_name
 from probes.probing.base import Concept, IntArray, checked_groups
+from probes.probing.controls import Text, checked_documents, control_task, last_word
 from probes.probing.folds import Folds, stratified_folds
 
+CONTROLS = ("shuffled", "control-task", "bag-of-words")
 
-def concepts_of(labels: Any, name: str | None) -> list[Concept]:
-    """Labels as class codes, one concept each."""
+
+@dataclass(frozen=True)
+class Questions:
+    """What every layer is asked, and on which rows; `documents` are there if a bag of words is wanted."""
+
+    concepts: list[Concept]
+    controls: list[Concept]  # the same rows with other labels
+    folds: Folds
+    groups: NDArray[Any] | None
+    documents: list[Text] | None
+    notes: list[str]
+    rng: np.random.Generator
+
+    def everything(self) -> list[Concept]:
+        """Concepts, then controls."""
+        return [*self.concepts, *self.controls]
+
+    def control_tasks(self) -> list[tuple[int, int]]:
+        """Positions in `everything` of a concept and of its control task."""
+        names = [concept.name for concept in self.concepts]
+        return [
+            (names.index(control.name), position)
+            for position, control in enumerate(self.controls, start=len(names))
+            if control.variant == "control-task"
+        ]
+
+
+def ask(
+    concepts: list[Concept],
+    cv: Any,
+    *,
+    groups: Any,
+    controls: Sequence[str],
+    texts: Any,
+    types: Any,
+    seed: int,
+) -> Questions:
+    """Concepts, controls and folds; see `cross_validate` for what is given."""
+    n = len(concepts[0].y)
+    _check_controls(controls, texts, types, concepts[0].variant)
+    documents = None if texts is None else checked_documents(texts, n)
+    grouped = group_codes(groups, n)
+    folds = cv_folds(cv, concepts, grouped, seed)
+    rng = np.random.default_rng(seed)
+    others = [shuffled(c, folds, rng) for c in concepts] if "shuffled" in controls else []
+    notes: list[str] = []
+    if "control-task" in controls:
+        kinds = _word_types(documents, types, n)
+        own = np.random.default_rng([seed, 1])
+        for c in concepts:
+            task = control_task(c, kinds, folds, own)
+            if task is None:
+                notes.append(_no_control_task(c, kinds))
+            else:
+                others.append(task)
+    check_training([*concepts, *others], folds)
+    wanted = documents if "bag-of-words" in controls else None
+    return Questions(concepts, others, folds, grouped, wanted, notes, rng)
+
+
+def _check_controls(controls: Sequence[str], texts: Any, types: Any, variant: str | None) -> None:
+    for name in controls:
+        if name not in CONTROLS:
+            raise unknown_name("control", name, CONTROLS)
+    if controls and variant is not None:
+        raise InputError(
+            f"controls {', '.join(controls)} came with variant={variant!r}: rows have one variant, so run the "
+            "controls in a call without it"
+        )
+    if "bag-of-words" in controls and texts is None:
+        raise InputError("control 'bag-of-words' needs texts=, one per row")
+    if "control-task" in controls and texts is None and types is None:
+        raise InputError("control 'control-task' needs texts= or types=, one per row")
+
+
+def _word_types(documents: list[Text] | None, types: Any, n: int) -> NDArray[Any]:
+    if types is None:
+        return np.asarray([last_word(text) for text in documents or ()])
+    kinds = np.asarray(types).astype(str)
+    if kinds.shape != (n,):
+        raise InputError(f"types have shape {kinds.shape}, ({n},) is needed: one per row")
+    return kinds
+
+
+def _no_control_task(concept: Concept, types: NDArray[Any]) -> str:
+    of = f" of {concept.name!r}" if concept.name else ""
+    kinds = len(np.unique(types))
+    return (
+        f"no control task{of}: {len(types)} rows have {kinds} word type{'s' * (kinds != 1)}, too few to give "
+        "every fold two classes; give other types="
+    )
+
+
+def concepts_of(labels: Any, name: str | None, variant: str | None = None) -> list[Concept]:
+    """Labels as class codes, one concept each, under the condition `variant`."""
     if isinstance(labels, Mapping):
         if not labels:
             raise InputError("labels hold no concept: at least one is needed")
@@ -27,7 +123,7 @@ def concepts_of(labels: Any, name: str | None) -> list[Concept]:
         raise DataError(
             f"concepts of different lengths ({sorted(lengths)}): all label the same rows"
         )
-    return found
+    return [c.under(variant) for c in found]
 
 
 def concept(name: str | None, labels: Any) -> Concept:

@@ -33,7 +33,7 @@ BLOCK = 2**20  # weights widened at a time
 
 @dataclass(frozen=True)
 class Terms:
-    """A statistic Σ_k (Σ w a_k / Σ w b_k) · share + shift in [floor, 1]; `inflation` multiplies its bootstrap variance."""
+    """A statistic Σ_k (Σ w a_k / Σ w b_k) · share + shift in [floor, 1]; `inflation` is of its bootstrap variance."""
 
     measure: str
     a: FloatArray  # (n, terms)
@@ -167,16 +167,16 @@ def quality_terms(
 
 
 def selectivity_terms(
-    concept: Concept, result: OutOfFold, control: Concept, found: OutOfFold, tested: IntArray
+    real: tuple[Concept, OutOfFold], control: tuple[Concept, OutOfFold], tested: IntArray
 ) -> Terms:
-    """Accuracy minus the accuracy on the control task, paired by example."""
-
-    def right(asked: Concept, said: OutOfFold) -> FloatArray:
-        return (asked.y[tested] == said.predicted[tested]).astype(np.float64)[:, None]
-
-    difference = right(concept, result) - right(control, found)
-    widest = max(sign_inflation(concept.n_classes), sign_inflation(control.n_classes))
-    return Terms("selectivity", difference, np.ones_like(difference), 1.0, 0.0, widest, -1.0)
+    """Accuracy of the real task minus that of the control task, paired by example."""
+    right, by_chance = (
+        (concept.y[tested] == result.predicted[tested]).astype(np.float64)[:, None]
+        for concept, result in (real, control)
+    )
+    widest = max(sign_inflation(concept.n_classes) for concept, _ in (real, control))
+    ones = np.ones_like(right)
+    return Terms("selectivity", right - by_chance, ones, 1.0, 0.0, widest, floor=-1.0)
 
 
 def _auroc_terms(concept: Concept, y: IntArray, scores: FloatArray, fold: IntArray) -> Terms | None:
