@@ -63,30 +63,15 @@ class MassMeanProbe(Probe):
         shifted = self.means_ - centre
         weights = shifted
         if self.covariance:
-            self.shrinkage_, weights = self._whitened(wide - self.means_[codes], shifted)
+            within = wide - self.means_[codes]
+            self.shrinkage_, inverse = shrunk_inverse(within, self.shrinkage)
+            weights = shifted @ inverse
         offset = -0.5 * (weights * shifted).sum(axis=1)
         if K == 2:
             weights, offset = weights[1:] - weights[:1], offset[1:] - offset[:1]
         self.coef_ = weights
         self.intercept_ = offset - weights @ centre
         return self
-
-    def _whitened(self, within: FloatArray, means: FloatArray) -> tuple[float, FloatArray]:
-        """The shrinkage s, and means (K, d) times the inverse of the shrunk covariance of the rows of `within`."""
-        n, d = within.shape
-        s = self.shrinkage
-        if s == "auto":
-            s = float(ledoit_wolf_shrinkage(within, assume_centered=True)) if d > 1 else 0.0
-        if isinstance(s, str) or not 0 <= s <= 1:
-            raise EstimatorInputError(
-                f"shrinkage is {self.shrinkage!r}: a number from 0 to 1 or 'auto' is needed"
-            )
-        sigma = within.T @ within / n
-        level = float(np.trace(sigma)) / d
-        sigma *= 1 - s
-        sigma[np.diag_indices(d)] += s * level
-        # directions without any variance carry no distance: the pseudo-inverse leaves them out
-        return float(s), means @ np.linalg.pinv(sigma, hermitian=True)
 
     @available_if(_has_covariance)
     def predict_proba(self, X: Any) -> FloatArray:
@@ -96,3 +81,21 @@ class MassMeanProbe(Probe):
             p = expit(scores)
             return np.stack([1 - p, p], axis=1)
         return softmax(scores, axis=1)
+
+
+def shrunk_inverse(within: FloatArray, shrinkage: float | str) -> tuple[float, FloatArray]:
+    """The shrinkage s and the inverse (d, d) of the shrunk covariance of centred rows `within` (n, d)."""
+    n, d = within.shape
+    s = shrinkage
+    if s == "auto":
+        s = float(ledoit_wolf_shrinkage(within, assume_centered=True)) if d > 1 else 0.0
+    if isinstance(s, str) or not 0 <= s <= 1:
+        raise EstimatorInputError(
+            f"shrinkage is {shrinkage!r}: a number from 0 to 1 or 'auto' is needed"
+        )
+    sigma = within.T @ within / n
+    level = float(np.trace(sigma)) / d
+    sigma *= 1 - s
+    sigma[np.diag_indices(d)] += s * level
+    # directions without any variance carry no distance: the pseudo-inverse leaves them out
+    return float(s), np.linalg.pinv(sigma, hermitian=True)

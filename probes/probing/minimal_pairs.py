@@ -259,7 +259,7 @@ def differences(good: States, bad: States, layer: int, n: int) -> FloatArray:
         raise InputError(f"layer {layer}: good states are {a.shape}, bad ones {b.shape}")
     X = a - b
     size = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
-    X[np.asarray(np.linalg.norm(X, axis=1) <= NIL * size)] = 0
+    X[np.flatnonzero(np.linalg.norm(X, axis=1) <= NIL * size)] = 0
     return X
 
 
