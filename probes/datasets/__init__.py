@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from probes.datasets.catalogue import DATASETS, DatasetEntry, builtin_datasets, register_dataset
+from probes.datasets.concepts import DEFAULT_CONCEPTS, ConceptData, Concepts, load_concepts
 from probes.datasets.describe import dataset_entries, describe, describe_entry, list_datasets
 from probes.datasets.limit import limit_dataset
 from probes.datasets.load import load_dataset, load_texts, require_dataset
+from probes.datasets.noise import NOISES, corrupt, corrupt_dataset
 from probes.datasets.splits import Parts, components, fold_text, four_parts, group_folds
 
 __all__ = [
     "DATASETS",
+    "DEFAULT_CONCEPTS",
+    "NOISES",
+    "ConceptData",
+    "Concepts",
     "DatasetEntry",
     "Parts",
     "builtin_datasets",
     "components",
+    "corrupt",
+    "corrupt_dataset",
     "dataset_entries",
     "describe",
     "describe_entry",
@@ -22,6 +30,7 @@ __all__ = [
     "group_folds",
     "limit_dataset",
     "list_datasets",
+    "load_concepts",
     "load_dataset",
     "load_texts",
     "register_dataset",

@@ -13,15 +13,20 @@ from probes.datasets.columns import Choice
 from probes.datasets.reading import Table
 from probes.datasets.values import (
     clean_labels,
+    find_span,
     good_group,
     good_label,
     good_number,
     good_text,
     group_array,
+    is_number,
+    word_span,
 )
-from probes.errors import DataError
+from probes.errors import DataError, InputError
 from probes.types import (
     Dataset,
+    LabelledNumbers,
+    LabelledPairs,
     LabelledTexts,
     MinimalPairs,
     Retrieval,
@@ -34,9 +39,14 @@ Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
 def _by_role(table: Table, choice: Choice) -> Rows:
-    roles = list(choice.columns)
-    for line, values in table.rows([choice.columns[role] for role in roles]):
-        yield line, dict(zip(roles, values, strict=True))
+    """Lines with their values by role; the numbers to be told are a tuple under `target`."""
+    columns = list(dict.fromkeys([*choice.columns.values(), *choice.targets]))
+    for line, values in table.rows(columns):
+        by_column = dict(zip(columns, values, strict=True))
+        row = {role: by_column[column] for role, column in choice.columns.items()}
+        if choice.targets:
+            row["target"] = tuple(by_column[column] for column in choice.targets)
+        yield line, row
 
 
 def _groups(rows: list[str], choice: Choice) -> NDArray[Any] | None:
@@ -48,26 +58,96 @@ def _take_group(groups: list[str], row: dict[str, Any], where: str) -> None:
         groups.append(good_group(row["group"], where))
 
 
+class _Classes:
+    """Labels as they come, with their lines; `clean` makes them of one type."""
+
+    def __init__(self, table: Table, column: str) -> None:
+        self._table = table
+        self._names = table.class_names.get(column)
+        self._labels: list[Any] = []
+        self._lines: list[int] = []
+
+    def take(self, value: Any, line: int) -> None:
+        where = self._table.where(line)
+        label = good_label(value, where)
+        if self._names is not None and isinstance(label, int):
+            if not 0 <= label < len(self._names):
+                raise DataError(f"{where}: the label {label} has no name: remove the row")
+            label = self._names[label]
+        self._labels.append(label)
+        self._lines.append(line)
+
+    def clean(self) -> list[Any]:
+        _not_empty(self._labels, self._table)
+        return clean_labels(self._labels, self._lines, self._table)
+
+
+def _spans(rows: list[tuple[int, int]]) -> NDArray[np.int64] | None:
+    return np.asarray(rows, dtype=np.int64) if rows else None
+
+
 def _labelled(table: Table, choice: Choice, name: str, source: Source) -> LabelledTexts:
     texts: list[str] = []
-    labels: list[Any] = []
+    classes = _Classes(table, choice.columns["label"])
     groups: list[str] = []
-    lines: list[int] = []
-    names = table.class_names.get(choice.columns["label"])
+    spans: list[tuple[int, int]] = []
     for line, row in _by_role(table, choice):
         where = table.where(line)
         texts.append(good_text(row["text"], "text", where))
-        label = good_label(row["label"], where)
-        if names is not None and isinstance(label, int):
-            if not 0 <= label < len(names):
-                raise DataError(f"{where}: the label {label} has no name: remove the row")
-            label = names[label]
-        labels.append(label)
+        classes.take(row["label"], line)
         _take_group(groups, row, where)
-        lines.append(line)
+        if "span" in row:
+            spans.append(find_span(row["span"], texts[-1], where))
+    labels = classes.clean()
+    grouped = _groups(groups, choice)
+    return LabelledTexts.make(name, texts, labels, grouped, source, _spans(spans))
+
+
+def _labelled_pairs(table: Table, choice: Choice, name: str, source: Source) -> LabelledPairs:
+    a: list[str] = []
+    b: list[str] = []
+    classes = _Classes(table, choice.columns["label"])
+    groups: list[str] = []
+    spans: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    positions = [role for role in ("word_a", "word_b") if role in choice.columns]
+    if len(positions) == 1:
+        raise InputError(f"{positions[0]} is named alone: name both word_a and word_b")
+    for line, row in _by_role(table, choice):
+        where = table.where(line)
+        a.append(good_text(row["text_a"], "first text", where))
+        b.append(good_text(row["text_b"], "second text", where))
+        classes.take(row["label"], line)
+        _take_group(groups, row, where)
+        if positions:
+            spans.append(
+                (
+                    word_span(row["word_a"], a[-1], "word_a", where),
+                    word_span(row["word_b"], b[-1], "word_b", where),
+                )
+            )
+    labels = classes.clean()
+    placed = np.asarray(spans, dtype=np.int64) if spans else None
+    return LabelledPairs.make(name, (a, b), labels, _groups(groups, choice), source, placed)
+
+
+def _numbers(table: Table, choice: Choice, name: str, source: Source) -> LabelledNumbers:
+    texts: list[str] = []
+    targets: list[list[float]] = []
+    groups: list[str] = []
+    spans: list[tuple[int, int]] = []
+    for line, row in _by_role(table, choice):
+        where = table.where(line)
+        texts.append(good_text(row["text"], "text", where))
+        values = zip(choice.targets, row["target"], strict=True)
+        targets.append([good_number(value, column, where) for column, value in values])
+        _take_group(groups, row, where)
+        if "span" in row:
+            spans.append(find_span(row["span"], texts[-1], where))
     _not_empty(texts, table)
-    clean = clean_labels(labels, lines, table)
-    return LabelledTexts.make(name, texts, clean, _groups(groups, choice), source)
+    grouped = _groups(groups, choice)
+    return LabelledNumbers(
+        name, tuple(texts), np.asarray(targets), choice.targets, grouped, source, _spans(spans)
+    )
 
 
 def _pairs(table: Table, choice: Choice, name: str, source: Source) -> TextPairs:
@@ -195,8 +275,22 @@ def build_retrieval(
     )
 
 
+def classes_not_scores(table: Table, choice: Choice) -> Choice:
+    """Pairs whose `label` holds words (in its first row) are classes; numbers stay scores."""
+    column = choice.columns.get("score", "")
+    if choice.kind != "pairs" or column.strip().lower() != "label":
+        return choice
+    _, (first,) = next(table.rows([column]), (0, ("",)))
+    if not isinstance(first, str) or not first.strip() or is_number(first):
+        return choice
+    columns = {"label" if role == "score" else role: c for role, c in choice.columns.items()}
+    return Choice("labelled-pairs", columns)
+
+
 _BUILDERS: dict[str, Callable[[Table, Choice, str, Source], Dataset]] = {
     "labelled": _labelled,
+    "labelled-pairs": _labelled_pairs,
+    "numbers": _numbers,
     "pairs": _pairs,
     "retrieval": _query_table,
     "minimal-pairs": _minimal,

@@ -28,6 +28,9 @@ class DatasetEntry:
     licence: str
     summary: str
     build: Callable[[int], Built]
+    family: str = (
+        "other"  # of concepts: factual, emotional, inferential, linguistic, quantity, topical
+    )
 
     @property
     def n(self) -> int:
@@ -39,12 +42,12 @@ DATASETS: Registry[DatasetEntry] = Registry("dataset")
 
 
 def register_dataset(
-    name: str, kind: Kind | Literal["texts"], licence: str, summary: str
+    name: str, kind: Kind | Literal["texts"], licence: str, summary: str, family: str = "other"
 ) -> Callable[[Maker], Maker]:
     """Decorator that registers `function(seed)` as the built-in dataset `name`."""
 
     def decorate(function: Maker) -> Maker:
-        DATASETS.add(name, DatasetEntry(name, kind, licence, summary, function))
+        DATASETS.add(name, DatasetEntry(name, kind, licence, summary, function, family))
         return function
 
     return decorate

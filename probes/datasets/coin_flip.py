@@ -22,6 +22,7 @@ PEOPLE = (2, 5)
     "labelled",
     OWN,
     "Is the coin still heads up after two to five people flip it or not? Label is the answer.",
+    "inferential",
 )
 def coin_flip(seed: int) -> LabelledTexts:
     """As many "yes" as "no" for every number of people; names are drawn without replacement within a text."""

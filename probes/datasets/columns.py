@@ -48,33 +48,51 @@ ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
     "bad": (("bad",), ("sentence_bad", "rejected")),
     "words": (("words",), ("tokens",)),
     "tags": (("tags",), ("upos", "pos_tags", "ner_tags", "labels")),
+    # Only by the user's word: what a column of numbers or positions means shows in no name.
+    "target": (),
+    "span": (),
+    "word_a": (),
+    "word_b": (),
 }
 
 NEEDED: dict[Kind, tuple[str, ...]] = {
     "labelled": ("text", "label"),
+    "labelled-pairs": ("text_a", "text_b", "label"),
+    "numbers": ("text", "target"),
     "pairs": ("text_a", "text_b", "score"),
     "retrieval": ("query", "document"),
     "minimal-pairs": ("good", "bad"),
     "token-labels": ("words", "tags"),
 }
 OPTIONAL: dict[Kind, tuple[str, ...]] = {
-    "labelled": ("group",),
+    "labelled": ("group", "span"),
+    "labelled-pairs": ("group", "word_a", "word_b"),
+    "numbers": ("group", "span"),
     "pairs": ("group",),
     "retrieval": ("relevance", "group"),
     "minimal-pairs": ("group",),
     "token-labels": ("group",),
 }
+# Pairs with a label are scored pairs unless one of these is named.
+CLASSES_ASKED = {"label", "word_a", "word_b"}
 NEED_TEXT = (
-    "text,label or text_a,text_b,score or query,document[,relevance] or good,bad or words,tags"
+    "text,label or text_a,text_b,score or query,document[,relevance] or good,bad or words,tags "
+    "or (named) text,target or text_a,text_b,label"
 )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The kind of a table and the column of each of its roles."""
+    """The kind of a table and the column of each of its roles; `targets` are the columns of numbers to be told."""
 
     kind: Kind
     columns: Mapping[str, str]
+    targets: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """The roles and columns as the user would name them."""
+        named = {**self.columns, **({"target": "+".join(self.targets)} if self.targets else {})}
+        return ", ".join(f"{role}={column}" for role, column in named.items())
 
 
 def _norm(name: str) -> str:
@@ -93,7 +111,8 @@ def find_column(
     """(column, tier) of `role`: tier -1 when named by the user, None when there is none."""
     if role in given:
         return _named(given[role], columns), -1
-    taken = set(given.values())
+    # A group may be a text or any other column: it only says what stays together.
+    taken = {c for r, given_column in given.items() if r != "group" for c in _parts(given_column)}
     for tier, names in enumerate(ALIASES[role]):
         hits = [c for c in columns if _norm(c) in names and c not in taken]
         if len(hits) > 1:
@@ -104,6 +123,25 @@ def find_column(
         if hits:
             return hits[0], tier
     return None
+
+
+def _parts(name: str) -> list[str]:
+    """The columns in `lat+lon`, and the whole, which may be a column's name itself."""
+    return [name, *(part.strip() for part in name.split("+"))] if "+" in name else [name]
+
+
+def target_columns(name: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns named by `lat+lon`; a column that has this very name goes first.
+
+    >>> target_columns("lat+lon", ["city", "Lat", "lon"])
+    ('Lat', 'lon')
+    """
+    if name in columns or "+" not in name:
+        return (_named(name, columns),)
+    found = tuple(_named(part.strip(), columns) for part in name.split("+"))
+    if len(set(found)) < len(found):
+        raise InputError(f"target={name}: a column comes twice")
+    return found
 
 
 def _named(name: str, columns: Sequence[str]) -> str:
@@ -119,11 +157,15 @@ def _match(
     kind: Kind, columns: Sequence[str], given: Mapping[str, str], origin: str
 ) -> tuple[int, Choice] | None:
     """The columns of `kind` with the worst tier that had to be used; None when a role is empty."""
+    if kind == "labelled-pairs" and not CLASSES_ASKED & set(given):
+        return None
     chosen: dict[str, str] = {}
+    targets: tuple[str, ...] = ()
     worst = -1
     for role in NEEDED[kind]:
-        if kind == "pairs" and role == "score" and "label" in given and "score" not in given:
-            given = {**given, "score": given["label"]}
+        if role == "target" and role in given:
+            targets = target_columns(given[role], columns)
+            continue
         found = find_column(role, columns, given, origin)
         if found is None or found[0] in chosen.values():
             return None
@@ -131,17 +173,16 @@ def _match(
         worst = max(worst, found[1])
     for role in OPTIONAL[kind]:
         found = find_column(role, columns, given, origin)
-        if found is not None and found[0] not in chosen.values():
+        if found is not None and (role in given or found[0] not in chosen.values()):
             chosen[role] = found[0]
-    return worst, Choice(kind, chosen)
+    return worst, Choice(kind, chosen, targets)
 
 
 def _kinds_for(given: Mapping[str, str]) -> list[Kind]:
     """The kinds that use every option given."""
     kinds: list[Kind] = []
     for kind in NEEDED:
-        roles = {*NEEDED[kind], *OPTIONAL[kind], *(("label",) if kind == "pairs" else ())}
-        if set(given) <= roles:
+        if set(given) <= {*NEEDED[kind], *OPTIONAL[kind]}:
             kinds.append(kind)
     if not kinds:
         raise InputError(
@@ -163,8 +204,11 @@ def recognise(columns: Sequence[str], given: Mapping[str, str], origin: str) -> 
     ...
     probes.errors.DataError: a.csv: the columns are id, body; needed are text,label or ...
     """
-    for name in given.values():
-        _named(name, columns)
+    for role, name in given.items():
+        if role == "target":
+            target_columns(name, columns)
+        else:
+            _named(name, columns)
     matches = [m for kind in _kinds_for(given) if (m := _match(kind, columns, given, origin))]
     if not matches:
         raise DataError(
@@ -174,7 +218,9 @@ def recognise(columns: Sequence[str], given: Mapping[str, str], origin: str) -> 
     best = min(worst for worst, _ in matches)
     choices = [choice for worst, choice in matches if worst == best]
     if len(choices) > 1:
-        ways = " or ".join(",".join(c.columns[r] for r in NEEDED[c.kind]) for c in choices)
+        ways = " or ".join(
+            ",".join(c.columns[r] for r in NEEDED[c.kind] if r in c.columns) for c in choices
+        )
         first = choices[0]
         role = NEEDED[first.kind][0]
         chosen = {**given, role: first.columns[role]}
@@ -185,7 +231,8 @@ def recognise(columns: Sequence[str], given: Mapping[str, str], origin: str) -> 
 def _example(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
     """Roles and columns that would do, the table's own columns where possible."""
     kind = _kinds_for(given)[0]
-    free = iter([c for c in columns if c not in given.values()])
+    taken = {part for name in given.values() for part in _parts(name)}
+    free = iter([c for c in columns if c not in taken])
     return {role: given.get(role) or next(free, role.upper()) for role in NEEDED[kind]}
 
 

@@ -8,7 +8,16 @@ import numpy as np
 
 from probes.datasets.catalogue import DatasetEntry, builtin_datasets
 from probes.files import sha256_texts
-from probes.types import Dataset, LabelledTexts, MinimalPairs, Retrieval, TextPairs, TokenLabels
+from probes.types import (
+    Dataset,
+    LabelledNumbers,
+    LabelledPairs,
+    LabelledTexts,
+    MinimalPairs,
+    Retrieval,
+    TextPairs,
+    TokenLabels,
+)
 
 EXAMPLES = 3
 SHOWN = 160  # characters of an example
@@ -82,19 +91,51 @@ def _details(dataset: Dataset) -> dict[str, Any]:
     rows = _spread(len(dataset))
     match dataset:
         case LabelledTexts():
-            counts = np.bincount(dataset.labels, minlength=len(dataset.label_names)).tolist()
             names = dataset.label_names
             return {
-                "classes": dict(zip(names, counts, strict=True)),
+                "classes": _class_sizes(dataset),
                 "examples": [
-                    {"text": _short(dataset.texts[i]), "label": names[int(dataset.labels[i])]}
+                    {
+                        "text": _short(dataset.texts[i]),
+                        **_marked(dataset.texts[i], dataset.spans, i),
+                        "label": names[int(dataset.labels[i])],
+                    }
+                    for i in rows
+                ],
+            }
+        case LabelledPairs():
+            names = dataset.label_names
+            spans_a = None if dataset.spans is None else dataset.spans[:, 0]
+            spans_b = None if dataset.spans is None else dataset.spans[:, 1]
+            return {
+                "classes": _class_sizes(dataset),
+                "examples": [
+                    {
+                        "text_a": _short(dataset.texts_a[i]),
+                        **_marked(dataset.texts_a[i], spans_a, i, "span_a"),
+                        "text_b": _short(dataset.texts_b[i]),
+                        **_marked(dataset.texts_b[i], spans_b, i, "span_b"),
+                        "label": names[int(dataset.labels[i])],
+                    }
+                    for i in rows
+                ],
+            }
+        case LabelledNumbers():
+            columns = zip(dataset.target_names, dataset.targets.T, strict=True)
+            return {
+                "targets": {name: _quartiles(values) for name, values in columns},
+                "examples": [
+                    {
+                        "text": _short(dataset.texts[i]),
+                        **_marked(dataset.texts[i], dataset.spans, i),
+                        **dict(zip(dataset.target_names, dataset.targets[i].tolist(), strict=True)),
+                    }
                     for i in rows
                 ],
             }
         case TextPairs():
-            marks = np.quantile(dataset.scores, [0, 0.25, 0.5, 0.75, 1]).tolist()
             return {
-                "scores": dict(zip(("min", "q25", "median", "q75", "max"), marks, strict=True)),
+                "scores": _quartiles(dataset.scores),
                 "examples": [
                     {
                         "text_a": _short(dataset.texts_a[i]),
@@ -141,6 +182,24 @@ def _details(dataset: Dataset) -> dict[str, Any]:
                     for i in rows
                 ],
             }
+
+
+def _class_sizes(dataset: LabelledTexts | LabelledPairs) -> dict[str, int]:
+    counts = np.bincount(dataset.labels, minlength=len(dataset.label_names)).tolist()
+    return dict(zip(dataset.label_names, counts, strict=True))
+
+
+def _quartiles(values: np.ndarray) -> dict[str, float]:
+    marks = np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
+    return dict(zip(("min", "q25", "median", "q75", "max"), marks, strict=True))
+
+
+def _marked(text: str, spans: np.ndarray | None, row: int, name: str = "span") -> dict[str, str]:
+    """The characters that the label of a row is about, where it is about some."""
+    if spans is None:
+        return {}
+    start, end = spans[row].tolist()
+    return {name: _short(text[start:end])}
 
 
 def _best(dataset: Retrieval, query: int) -> int:

@@ -94,6 +94,7 @@ def docstrings(seed: int) -> Retrieval:
     "labelled",
     PYTHON,
     "Which family of modules a docstring of the standard library belongs to; classes never straddle splits.",
+    "topical",
 )
 def docstring_topics(seed: int) -> LabelledTexts:
     """Docstrings labelled by module family, at most `TOPIC_CAP` per module (drawn by `seed`).

@@ -61,6 +61,7 @@ def _make(name: str, table: str, rows: Sequence[Row], rng: np.random.Generator) 
     "labelled",
     OWN,
     "True and false statements: The city of X is in Y. Groups are pairs of countries.",
+    "factual",
 )
 def cities(seed: int) -> LabelledTexts:
     """ "The city of X is in Y.", once true and once false, for the cities of paired countries."""
@@ -83,6 +84,7 @@ def cities(seed: int) -> LabelledTexts:
     "labelled",
     OWN,
     "True and false statements about symbols and atomic numbers. Groups are pairs of elements.",
+    "factual",
 )
 def elements(seed: int) -> LabelledTexts:
     """Symbol and atomic number of all 118 elements, each once true and once false."""

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from probes.types import Dataset, LabelledTexts, MinimalPairs, Retrieval, TextPairs
+from probes.types import (
+    Dataset,
+    LabelledNumbers,
+    LabelledPairs,
+    LabelledTexts,
+    MinimalPairs,
+    Retrieval,
+    TextPairs,
+)
 
 
 def limit_dataset(dataset: Dataset, limit: int | None, rng: np.random.Generator) -> Dataset:
@@ -28,9 +36,18 @@ def limit_dataset(dataset: Dataset, limit: int | None, rng: np.random.Generator)
     def pick(values: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(values[i] for i in rows)
 
-    if isinstance(dataset, LabelledTexts):
-        texts, labels = pick(dataset.texts), dataset.labels[rows]
-        return replace(dataset, texts=texts, labels=labels, groups=groups)
+    if isinstance(dataset, (LabelledTexts, LabelledPairs, LabelledNumbers)):
+        spans = None if dataset.spans is None else dataset.spans[rows]
+        if isinstance(dataset, LabelledPairs):
+            a, b = pick(dataset.texts_a), pick(dataset.texts_b)
+            labels = dataset.labels[rows]
+            return replace(dataset, texts_a=a, texts_b=b, labels=labels, groups=groups, spans=spans)
+        texts = pick(dataset.texts)
+        if isinstance(dataset, LabelledNumbers):
+            targets = dataset.targets[rows]
+            return replace(dataset, texts=texts, targets=targets, groups=groups, spans=spans)
+        labels = dataset.labels[rows]
+        return replace(dataset, texts=texts, labels=labels, groups=groups, spans=spans)
     if isinstance(dataset, TextPairs):
         a, b = pick(dataset.texts_a), pick(dataset.texts_b)
         return replace(dataset, texts_a=a, texts_b=b, scores=dataset.scores[rows], groups=groups)

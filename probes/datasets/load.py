@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from probes.datasets.assemble import assemble
+from probes.datasets.assemble import assemble, classes_not_scores
 from probes.datasets.catalogue import build_dataset, build_texts, builtin_datasets
 from probes.datasets.columns import find_column, recognise
 from probes.datasets.folders import is_retrieval_folder, load_folder
@@ -34,6 +35,10 @@ def load_dataset(
     bad: str | None = None,
     words: str | None = None,
     tags: str | None = None,
+    target: str | None = None,
+    span: str | None = None,
+    word_a: str | None = None,
+    word_b: str | None = None,
     seed: int = 0,
 ) -> Dataset:
     """A dataset by built-in name, file, retrieval folder or `hf:name[:config][:split]`.
@@ -41,8 +46,11 @@ def load_dataset(
     Files are CSV, TSV, JSON lines and Parquet. The options name columns; without them columns are
     recognised by their usual names (`text,label[,group]`, `text_a,text_b,score`,
     `query,document[,relevance]`, `good,bad`, `words,tags`; `sentence1,sentence2`, `question,answer` and the
-    like too). A retrieval folder holds corpus.jsonl, queries.jsonl and qrels.csv, .tsv or BEIR's
-    qrels/test.tsv. `seed` is for built-in sets that are generated.
+    like too). Pairs with a `label` in words are classes, with numbers they are scored unless `label` is named.
+    Only by name: `target="lat+lon"` takes numbers that are to be told from the text, `span` a column whose
+    string is sought in the text, `word_a` and `word_b` the 0-based numbers of a word in each text of a pair
+    (all that stands between white space). A retrieval folder holds corpus.jsonl, queries.jsonl and qrels.csv,
+    .tsv or BEIR's qrels/test.tsv. `seed` is for built-in sets that are generated.
 
     Raises `DataError` with file and line for bad data, `InputError` for a wrong name or option.
 
@@ -54,6 +62,7 @@ def load_dataset(
         "text": text, "label": label, "group": group, "text_a": text_a, "text_b": text_b,
         "score": score, "query": query, "document": document, "relevance": relevance,
         "good": good, "bad": bad, "words": words, "tags": tags,
+        "target": target, "span": span, "word_a": word_a, "word_b": word_b,
     }  # fmt: skip
     given = {role: column for role, column in options.items() if column is not None}
     name = str(name_or_path)
@@ -65,11 +74,11 @@ def load_dataset(
         return build_dataset(builtin_datasets()[name], seed)
     if name.startswith(HUB):
         table = hub_table(name.removeprefix(HUB))
-        return _from_table(table, given, short_name(name.removeprefix(HUB)))
-    path = _existing(name)
+        return from_table(table, given, short_name(name.removeprefix(HUB)))
+    path = existing(name)
     if path.is_dir():
         return _from_folder(path, given)
-    return _from_table(open_table(path), given, short_name(path.stem))
+    return from_table(open_table(path), given, short_name(path.stem))
 
 
 def load_texts(
@@ -88,7 +97,7 @@ def load_texts(
         return build_texts(builtin_datasets()[name], seed)
     if name.startswith(HUB):
         return _texts_of_table(hub_table(name.removeprefix(HUB)), text)
-    path = _existing(name)
+    path = existing(name)
     if path.is_dir():
         return tuple(dict.fromkeys(_from_folder(path, {}).all_texts()))
     if path.suffix.lower() in (".txt", ".text"):
@@ -102,7 +111,7 @@ def require_dataset(name: str) -> None:
     >>> require_dataset("cities")
     """
     if name not in builtin_datasets() and not name.startswith(HUB):
-        _existing(name)
+        existing(name)
 
 
 def short_name(name: str) -> str:
@@ -114,7 +123,8 @@ def short_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:64] or "data"
 
 
-def _existing(name: str) -> Path:
+def existing(name: str) -> Path:
+    """`name` as a path that exists; otherwise an error that guesses what was meant."""
     try:
         path = Path(name).expanduser()
         exists = path.exists()
@@ -143,10 +153,10 @@ def _from_folder(path: Path, given: dict[str, str]) -> Dataset:
     return load_folder(path, short_name(path.resolve().name), given.get("group"))
 
 
-def _from_table(table: Table, given: dict[str, str], name: str) -> Dataset:
-    choice = recognise(table.columns, given, table.origin)
-    taken = ", ".join(f"{role}={column}" for role, column in choice.columns.items())
-    source = Source(origin=table.origin, notes=(f"columns {taken}",))
+def from_table(table: Table, given: Mapping[str, str], name: str) -> Dataset:
+    """The dataset in a table; `given` names columns by role."""
+    choice = classes_not_scores(table, recognise(table.columns, given, table.origin))
+    source = Source(origin=table.origin, notes=(f"columns {choice.told()}",))
     return assemble(table, choice, name, source)
 
 
@@ -165,7 +175,7 @@ def _texts_of_table(table: Table, text: str | None) -> tuple[str, ...]:
     found = find_column("text", table.columns, {} if text is None else {"text": text}, table.origin)
     if found is None or (text is None and found[1] > 0):
         try:
-            dataset = _from_table(table, {}, "texts")
+            dataset = from_table(table, {}, "texts")
             return tuple(dict.fromkeys(dataset.all_texts()))
         except DataError:
             if found is None:

@@ -101,7 +101,7 @@ def corrupt(
     two sides of a minimal pair. Raises `InputError` for an unknown kind or a strength out of range.
 
     >>> corrupt(["The city of Paris is in France."], "shuffle")
-    ('Paris in The city of France. is',)
+    ('in France. of The Paris is city',)
     >>> corrupt(["Paris"], "prepend", strength=0.2)[0].split()[1]
     'Paris'
     """
@@ -145,8 +145,8 @@ def corrupt_dataset(dataset: D, kind: str, seed: int = 0, strength: float | None
             bad = corrupt(dataset.bad, kind, seed, strength, keys=dataset.good)
             return replace(dataset, good=good, bad=bad)
         case _:
-            what = dataset.kind if spans is None else "spans"
+            what = f"{dataset.kind} data" if spans is None else "spans"
             raise InputError(
-                f"dataset {dataset.name!r} holds {what}: noise would move what the labels are about; "
-                "use whole texts"
+                f"dataset {dataset.name!r} holds {what}: noise is for labelled whole texts and pairs of texts, "
+                "it would move single words"
             )

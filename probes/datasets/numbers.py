@@ -42,6 +42,7 @@ def in_words(number: int) -> str:
     "labelled",
     OWN,
     "True and false comparisons of two numbers in words, larger and smaller. Groups are unordered pairs.",
+    "factual",
 )
 def numbers(seed: int) -> LabelledTexts:
     """All four statements of each pair: both orders, larger and smaller; two are true.

@@ -52,6 +52,7 @@ DEGREES = ("really", "quite", "truly", "utterly", "surprisingly", "rather")
     "labelled",
     OWN,
     "Positive and negative opinions with negation and contrast. Groups are antonym pairs.",
+    "emotional",
 )
 def sentiment(seed: int) -> LabelledTexts:
     """One text per antonym pair, template and polarity: 40 × 14 × 2; things and degrees are drawn by `seed`."""

@@ -17,7 +17,15 @@ from scipy.sparse import csgraph
 
 from probes.datasets.dealing import deal
 from probes.errors import DataError, InputError
-from probes.types import Dataset, LabelledTexts, MinimalPairs, Retrieval, TextPairs
+from probes.types import (
+    Dataset,
+    LabelledNumbers,
+    LabelledPairs,
+    LabelledTexts,
+    MinimalPairs,
+    Retrieval,
+    TextPairs,
+)
 
 Index = NDArray[np.int64]
 SMALL_PART = 50  # rows below which a part says little
@@ -159,7 +167,7 @@ def _shared_keys(dataset: Dataset, tie_documents: bool) -> Iterable[Keyed]:
     if dataset.groups is not None:
         yield [(row, ("group", str(group))) for row, group in enumerate(dataset.groups.tolist())]
     match dataset:
-        case TextPairs():
+        case TextPairs() | LabelledPairs():
             yield _by_text(dataset.texts_a)
             yield _by_text(dataset.texts_b)
         case MinimalPairs():
@@ -191,10 +199,20 @@ def _bins(scores: NDArray[Any]) -> Index:
     return np.searchsorted(edges, scores, side="right").astype(np.int64)
 
 
+def _number_strata(targets: NDArray[Any]) -> Index:
+    """Quartiles of one number (n, 1); of more, such as latitude and longitude, the halves of the first two."""
+    if targets.shape[1] == 1:
+        return _bins(targets[:, 0])
+    first, second = (targets[:, i] > np.median(targets[:, i]) for i in (0, 1))
+    return np.unique(2 * first + second, return_inverse=True)[1].astype(np.int64)
+
+
 def _dataset_strata(dataset: Dataset) -> Index:
     match dataset:
-        case LabelledTexts():
+        case LabelledTexts() | LabelledPairs():
             return np.unique(dataset.labels, return_inverse=True)[1]
+        case LabelledNumbers():
+            return _number_strata(dataset.targets)
         case TextPairs():
             return _bins(dataset.scores)
         case _:

@@ -52,6 +52,46 @@ def good_number(value: Any, what: str, where: str) -> float:
     return number
 
 
+def is_number(text: str) -> bool:
+    """Whether `float` reads it; infinities and NaN count.
+
+    >>> is_number(" 1.5e3"), is_number("neutral")
+    (True, False)
+    """
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def find_span(value: Any, text: str, where: str) -> tuple[int, int]:
+    """Where `value` occurs in `text` as characters [start, end): first as whole words, else within a word.
+
+    >>> find_span("art", "A party about art", "a.csv, line 2")
+    (14, 17)
+    """
+    part = good_text(value, "span", where).strip()
+    whole = re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text)
+    start = whole.start() if whole else text.find(part)
+    if start < 0:
+        raise DataError(f"{where}: the span {part[:40]!r} does not occur in the text")
+    return start, start + len(part)
+
+
+def word_span(value: Any, text: str, what: str, where: str) -> tuple[int, int]:
+    """Characters [start, end) of the word with this 0-based number among the words between white space.
+
+    >>> word_span("1", "Sound  carries well", "word_b", "a.csv, line 2")
+    (7, 14)
+    """
+    number = good_number(value, what, where)
+    words = list(re.finditer(r"\S+", text))
+    if number != int(number) or not 0 <= number < len(words):
+        raise DataError(f"{where}: {what} is {number:g}, the text has words 0 to {len(words) - 1}")
+    return words[int(number)].span()
+
+
 def good_group(value: Any, where: str) -> str:
     if value is None or str(value).strip() == "":
         raise DataError(f"{where}: the group is missing: give it or leave the column out")

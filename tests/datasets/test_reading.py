@@ -164,8 +164,8 @@ BAD: list[tuple[str, str | bytes, str]] = [
     ("d.csv", "text_a,text_b,score\na,b,1\na,c,1\n", "all scores are equal"),
     (
         "d.csv",
-        "text_a,text_b,label\na,b,entailment\n",
-        "line 2: the label is 'entailment', a number is needed",
+        "text_a,text_b,label\na,b,1\na,c,entailment\n",
+        "line 3: the label is 'entailment', a number is needed",
     ),
     ("d.csv", "text,label,group\na,0,g\nb,1,\n", "line 3: the group is missing"),
     ("d.csv", "query,document,relevance\nq,d,1\nq,d,0\n", "line 3: relevance 0, but 1 on line 2"),
@@ -272,7 +272,7 @@ def test_pairs_take_a_numeric_label_as_score(tmp_path: Path) -> None:
     assert isinstance(data, TextPairs)
     assert data.scores.tolist() == [1.0, 0.0]
     given_by_name = load_dataset(
-        write(tmp_path, "x,y,z\na,b,1\nc,d,0\n"), text_a="x", text_b="y", label="z"
+        write(tmp_path, "x,y,z\na,b,1\nc,d,0\n"), text_a="x", text_b="y", score="z"
     )
     assert isinstance(given_by_name, TextPairs)
 
