@@ -10,11 +10,14 @@ from typing import Any
 import pandas as pd
 
 from probes.report.chains import chain_table
+from probes.report.concepts import depth_test_table
 from probes.report.data import RunData, mapping, sequence
 from probes.report.figures import FigureCard, cards
 from probes.report.tables import Table, command, provenance
 from probes.report.text import clean
 from probes.report.verdict import Verdict, alternatives, caveats, verdict
+
+_NAMED = 3  # datasets that a title names one by one
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Report:
 
 def compose(data: RunData, slug: str) -> Report:
     """Read a run's parts into a report; absent parts leave out their sections."""
-    tables = [alternatives(data), chain_table(data)]
+    tables = [alternatives(data), chain_table(data), depth_test_table(data)]
     return Report(
         head(data, slug),
         verdict(data),
@@ -60,8 +63,7 @@ def head(data: RunData, slug: str) -> Head:
     info = data.info
     analysis = clean(info.get("analysis") or "run", 64)
     model = model_name(info)
-    names = ", ".join(dataset_names(info))
-    title = " on ".join(part for part in (model, names) if part) or slug
+    title = " on ".join(part for part in (model, datasets_text(info)) if part) or slug
     created = clean(info.get("created") or "", 40).replace("T", " ").replace("+00:00", " UTC")
     seconds = info.get("seconds")
     took = f"took {seconds:.0f} s" if isinstance(seconds, int | float) and seconds >= 1 else ""
@@ -80,6 +82,18 @@ def dataset_names(info: Mapping[str, Any]) -> list[str]:
     found = [mapping(entry).get("name") for entry in sequence(info.get("datasets"))]
     found = found or [mapping(info.get("options")).get("data")]
     return [_short(name) for name in found if name]
+
+
+def datasets_text(info: Mapping[str, Any]) -> str:
+    """The datasets in a title: their names, or how many they are.
+
+    >>> datasets_text({"datasets": [{"name": "cities"}, {"name": "years"}]})
+    'cities, years'
+    >>> datasets_text({"datasets": [{"name": f"set {k}"} for k in range(12)]})
+    '12 datasets'
+    """
+    found = dataset_names(info)
+    return ", ".join(found) if len(found) <= _NAMED else f"{len(found)} datasets"
 
 
 def _short(name: Any) -> str:

@@ -113,9 +113,10 @@ class RunData:
 
     @cached_property
     def by_measure(self) -> list[str]:
-        """Measures that the run holds by layer."""
-        has_layer = self.measurements["layer"].notna().to_numpy(dtype=bool)
-        return sorted(set(names(where(self.measurements, has_layer), "measure")))
+        """Measures of whole layers that the run holds; those of a concept are found in `study`."""
+        frame = self.measurements
+        of_layers = (frame["layer"].notna() & frame["concept"].isna()).to_numpy(dtype=bool)
+        return sorted(set(names(where(frame, of_layers), "measure")))
 
     @cached_property
     def quality(self) -> str | None:
@@ -206,7 +207,7 @@ class RunData:
         rows = only(self.measurements, measure=measure)
         everything = only(rows, split="all")
         rows = rows if everything.empty else everything
-        held = rows["layer"].notna() & rows["value"].notna()
+        held = rows["layer"].notna() & rows["value"].notna() & rows["concept"].isna()
         return _plain(where(rows, held.to_numpy(dtype=bool)), ["variant", "layer"])
 
     def cost(self, measure: str) -> Mapping[int, float]:

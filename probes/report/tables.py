@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from probes.report.data import RunData, mapping, sequence
-from probes.report.text import NOTHING, clean, is_number, size
+from probes.report.text import NOTHING, clean, count, is_number, size
+
+_FEW = 3  # datasets that are described one by one
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,26 @@ def plain_value(value: Any, key: str = "") -> str:
 def provenance(data: RunData) -> list[Table]:
     """Settings, model, data, versions and hardware, as far as the run holds them."""
     tables = [pairs("Settings", data.part("options")), pairs("Model", data.part("model"))]
-    tables += [pairs("Data", mapping(entry)) for entry in sequence(data.info.get("datasets"))]
+    tables += _datasets([mapping(entry) for entry in sequence(data.info.get("datasets"))])
     tables += [pairs("Versions", data.part("versions")), pairs("Machine", data.part("hardware"))]
     return [table for table in tables if table is not None]
+
+
+def _datasets(entries: list[Mapping[str, Any]]) -> list[Table | None]:
+    """A table for each dataset, or one with a line for each where there are many."""
+    if len(entries) <= _FEW:
+        return [pairs("Data", entry) for entry in entries]
+    columns = ("dataset", "kind", "n", "hash")
+    rows = tuple(
+        (
+            clean(entry.get("name") or NOTHING, 60),
+            plain_value(entry.get("kind")),
+            count(entry.get("n")),
+            clean(entry.get("hash") or NOTHING, 64)[:12],
+        )
+        for entry in entries
+    )
+    return [Table(f"Data ({len(entries)} sets)", columns, rows, frozenset({2}))]
 
 
 def command(data: RunData) -> str | None:

@@ -17,6 +17,7 @@ NEUTRAL = "#7f8790"  # lines and notes that belong to no series; readable on bot
 ACCENT = "#D55E00"  # the chosen cell
 SELECTED = "#CC79A7"  # the cell a reader picked
 MAGNITUDE = "Viridis"
+DIFFERENCE = "RdBu"  # always centred on zero
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 _KNOWN = ("raw", "translated", "centred")
@@ -35,6 +36,23 @@ def series_style(name: str, names: list[str]) -> dict[str, str]:
         "dash": DASHES[at % len(DASHES)],
         "symbol": MARKERS[at % len(MARKERS)],
     }
+
+
+# What a line stands for in a concept study: colour, dash and marker are the same in every figure.
+_ROLES = {
+    "probe": (PALETTE[0], "solid", "circle"),
+    "bag-of-words": (PALETTE[1], "dash", "square"),
+    "shuffled": (NEUTRAL, "dot", "diamond"),
+    "control-task": (PALETTE[2], "dashdot", "triangle-up"),
+    "untrained": (PALETTE[4], "longdash", "cross"),
+    "second": (PALETTE[5], "longdashdot", "x"),
+}
+
+
+def role_style(role: str) -> dict[str, str]:
+    """Colour, dash and marker of what a line stands for, as `series_style` gives them."""
+    colour, dash, symbol = _ROLES[role]
+    return {"color": colour, "dash": dash, "symbol": symbol}
 
 
 def layer_ticks(last: int) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""The decision in plain words and one table, from decision.json as it is."""
+"""The decision in plain words and one table, from decision.json as it is; and the words for a run without one.
+
+What else a run can conclude registers itself with `@conclusion`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from probes.registry import Registry
 from probes.report.data import Cell, RunData, cell_of, mapping, sequence
 from probes.report.tables import Table
 from probes.report.text import (
@@ -32,7 +36,7 @@ _NUMERIC = frozenset({1, 2, 4, 5, 6, 7})
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run concluded: `kind` is chosen, infeasible, failed, running or none."""
+    """What a run concluded: `kind` is chosen, infeasible, found, failed, running or none."""
 
     kind: str
     headline: str
@@ -40,10 +44,25 @@ class Verdict:
     table: Table | None = None
 
 
+Conclusion = Callable[[RunData], Verdict | None]
+CONCLUSIONS: Registry[Conclusion] = Registry("conclusion")
+
+
+def conclusion(name: str) -> Callable[[Conclusion], Conclusion]:
+    """Decorator: a kind of conclusion, None for runs that hold no such thing."""
+    return lambda function: CONCLUSIONS.add(name, function)
+
+
 def verdict(data: RunData) -> Verdict:
-    """What the run decided, or why there is no decision."""
+    """What the run concluded; for a run that did not finish, how it ended, beside what it found so far."""
+    found = next((v for conclude in CONCLUSIONS.values() if (v := conclude(data))), None)
+    return found or unfinished(data) or Verdict("none", "")
+
+
+@conclusion("decision")
+def _decided(data: RunData) -> Verdict | None:
     if data.decision is None:
-        return _undecided(data)
+        return None
     if data.chosen is not None:
         return _chosen(data, data.decision, data.chosen)
     return _infeasible(data, data.decision)
@@ -65,7 +84,8 @@ def progress_text(data: RunData) -> str:
     return f"{clean(progress.get('text') or 'working', 200)} ({count(progress.get('done'))}{total})"
 
 
-def _undecided(data: RunData) -> Verdict:
+def unfinished(data: RunData) -> Verdict | None:
+    """How far a run came that did not finish; None for one that did."""
     status = data.info.get("status")
     message = clean(data.info.get("message") or "")
     if status == "running":
@@ -75,7 +95,7 @@ def _undecided(data: RunData) -> Verdict:
     if status in ("failed", "interrupted"):
         headline = "This run failed" if status == "failed" else "This run was interrupted"
         return Verdict("failed", headline, (sentence(message),) if message else ())
-    return Verdict("none", "")
+    return None
 
 
 def _chosen(data: RunData, decision: Mapping[str, Any], cell: Cell) -> Verdict:

@@ -6,6 +6,7 @@ A new figure is one file here with one `@figure(...)` registration; it returns N
 from __future__ import annotations
 
 from probes.report.figures.card import FIGURES, FigureCard, Marks, cards, figure
+from probes.report.figures.concept_depth import concept_depth
 from probes.report.figures.depth import quality_over_layers
 from probes.report.figures.heatmap import layer_dim_heatmap
 from probes.report.figures.latency import latency_per_layer
@@ -17,6 +18,7 @@ __all__ = [
     "FigureCard",
     "Marks",
     "cards",
+    "concept_depth",
     "figure",
     "latency_per_layer",
     "layer_dim_heatmap",

@@ -37,43 +37,64 @@ def line_traces(
     rows: pd.DataFrame, name: str, names: list[str], panel: int = 0, digits: int = 3
 ) -> list[Spec]:
     """One series with band, dash and marker; points are marked so that a lone one shows too."""
+    size = 8 if len(rows) <= 14 else 5
+    style = series_style(name, names)
+    return styled_traces(rows, label(name), style, panel=panel, digits=digits, size=size)
+
+
+def styled_traces(
+    rows: pd.DataFrame,
+    name: str,
+    style: dict[str, str],
+    *,
+    panel: int = 0,
+    digits: int = 3,
+    size: int = 5,
+    width: float = 2.5,
+    band: bool = True,
+    head: str = "layer",
+) -> list[Spec]:
+    """A line in a given style over its layers, with its band if asked; `name` is a finished label."""
     if rows.empty:
         return []
-    style = series_style(name, names)
     x, y = column(rows, "layer"), column(rows, "value")
-    low, high = column(rows, "low"), column(rows, "high")
-    known = np.isfinite(low) & np.isfinite(high)
     axis = axis_of(panel)
     where = {"type": "scatter", "xaxis": f"x{axis}", "yaxis": f"y{axis}"}
-    band = {
-        **where,
-        "x": np.concatenate([x[known], x[known][::-1]]),
-        "y": np.concatenate([high[known], low[known][::-1]]),
-        "fill": "toself",
-        "fillcolor": faded(style["color"]),
-        "mode": "lines",
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": False,
-        "legendgroup": label(name),
-    }
-    size = 8 if len(rows) <= 14 else 5
     line = {
         **where,
         "x": x,
         "y": y,
-        "name": label(name),
-        "legendgroup": label(name),
+        "name": name,
+        "legendgroup": name,
         "mode": "lines+markers",
-        "line": {"color": style["color"], "dash": style["dash"], "width": 2.5},
+        "line": {"color": style["color"], "dash": style["dash"], "width": width},
         "marker": {"symbol": style["symbol"], "size": size, "color": style["color"]},
         "customdata": [
-            f"<b>layer {p.layer}</b>, {label(name)}<br>{value_text(p, digits)}"
-            for p in points(rows)
+            f"<b>{head} {p.layer}</b>, {name}<br>{value_text(p, digits)}" for p in points(rows)
         ],
         "hovertemplate": "%{customdata}<extra></extra>",
     }
-    return [band, line] if known.any() else [line]
+    shade = _band(rows, name, style["color"]) if band else None
+    return [line] if shade is None else [{**where, **shade}, line]
+
+
+def _band(rows: pd.DataFrame, name: str, colour: str) -> Spec | None:
+    """The area between the ends of the intervals, None where there are none."""
+    x, low, high = column(rows, "layer"), column(rows, "low"), column(rows, "high")
+    known = np.isfinite(low) & np.isfinite(high)
+    if not known.any():
+        return None
+    return {
+        "x": np.concatenate([x[known], x[known][::-1]]),
+        "y": np.concatenate([high[known], low[known][::-1]]),
+        "fill": "toself",
+        "fillcolor": faded(colour),
+        "mode": "lines",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": name,
+    }
 
 
 def axis_of(panel: int) -> str:

@@ -1,0 +1,271 @@
+"""What a concept-depth run found, in plain words and one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from probes.report.data import RunData
+from probes.report.figures.card import listed
+from probes.report.frames import Point, only, points
+from probes.report.study import Concept, Study, plain_table
+from probes.report.tables import Table
+from probes.report.text import NOTHING, clean, count, interval, is_number, number
+from probes.report.verdict import Verdict, conclusion, unfinished
+
+_COLUMNS = (
+    "concept",
+    "family",
+    "n",
+    "chance",
+    "bag of words",
+    "peak",
+    "at layer",
+    "robust depth",
+    "selectivity",
+    "MDL depth",
+    "compression",
+    "note",
+)
+_NAMED = 4  # concepts that a sentence names one by one
+_SHOWN = 20  # pairs in the table of tests
+
+
+@conclusion("concepts")
+def concept_verdict(data: RunData) -> Verdict | None:
+    """The headline, what stands out, and the summary table; None for a run without concepts."""
+    study = Study.of(data)
+    if study is None:
+        return None
+    table = summary_table(study)
+    partial = unfinished(data)
+    if partial is not None:
+        return replace(partial, table=table)
+    return Verdict("found", headline(study), tuple(findings(study)), table)
+
+
+def headline(study: Study) -> str:
+    """How many concepts can be read early, and how many the words alone give away.
+
+    A concept is readable before the last layer when its robust depth is smaller than L. It never rises above a bag of
+    words when at no layer its whole interval lies above what the bag of words reaches.
+    """
+    early = [c for c in study.concepts if (d := study.depth(c)) and d.value < study.n_layers]
+    below = given_away(study)
+    words = f"{len(early)} of {_concepts(len(study.concepts))} {_are(len(early))} readable before the last layer"
+    if not any(study.bag_of_words(concept) for concept in study.concepts):
+        return words
+    if not below:
+        return f"{words}; every one rises above a bag of words"
+    return f"{words}; {len(below)} never rise{'s' if len(below) == 1 else ''} above a bag of words"
+
+
+def given_away(study: Study) -> list[Concept]:
+    """Concepts whose curve nowhere rises above their bag of words (its whole interval, at any layer)."""
+    found: list[Concept] = []
+    for concept in study.concepts:
+        bag = study.bag_of_words(concept)
+        if bag is not None and not study.beats(concept, bag.value):
+            found.append(concept)
+    return found
+
+
+def findings(study: Study) -> list[str]:
+    """Sentences in the order of interest; each is left out where it has nothing to say."""
+    told = (_extremes, _text_alone, _no_depth, _untrained, _tests)
+    return [words for tell in told if (words := tell(study))]
+
+
+def _extremes(study: Study) -> str:
+    ranked = sorted(
+        (
+            (depth.value, concept.name)
+            for concept in study.concepts
+            if (depth := study.depth(concept))
+        ),
+    )
+    if len(ranked) < 2:
+        return ""
+    (first, earliest), (last, deepest) = ranked[0], ranked[-1]
+    return (
+        f"Readable earliest is {clean(earliest, 60)} (robust depth {number(first, 0)} of {study.n_layers}), "
+        f"latest {clean(deepest, 60)} ({number(last, 0)})."
+    )
+
+
+def _text_alone(study: Study) -> str:
+    below = given_away(study)
+    if not below:
+        return ""
+    return f"No layer rises above a bag of words for {_names(below)}."
+
+
+def _no_depth(study: Study) -> str:
+    none = [c for c in study.concepts if study.depth(c) is None]
+    if not none or len(none) == len(study.concepts):
+        return ""
+    return f"No depth could be given to {_names(none)}; the table says why."
+
+
+def _untrained(study: Study) -> str:
+    """Concepts that a model with fresh weights shows as well, its best layer within the interval of the peak."""
+    same: list[Concept] = []
+    measured = 0
+    for concept in study.concepts:
+        fresh = max(
+            (p.value for p in points(study.curve(concept, variant="untrained"))), default=None
+        )
+        peak = study.peak(concept)
+        if fresh is None or peak is None or study.depth(concept) is None:
+            continue
+        measured += 1
+        if fresh >= (peak.low if peak.low == peak.low else peak.value):
+            same.append(concept)
+    if not measured:
+        return ""
+    if not same:
+        return "Untrained weights reach none of the peaks."
+    return f"Untrained weights do as well as the trained ones for {_names(same)}."
+
+
+def _tests(study: Study) -> str:
+    tests = depth_tests(study.data)
+    if not tests:
+        return ""
+    apart = sum(1 for test in tests if test["deeper"])
+    return (
+        f"Of {count(len(tests))} pairs of concepts, {count(apart)} differ in depth "
+        "(bootstrap of the difference, Holm-corrected)."
+    )
+
+
+def summary_table(study: Study) -> Table:
+    """One row per concept, families together."""
+    rows = tuple(_row(study, concept) for concept in study.by_family())
+    note = (
+        f"Peak: best layer of the probe with its 95 % interval. Robust depth: first layer, of {study.n_layers}, from "
+        "which on the curve stays within the interval of its peak, with its own interval. Selectivity: accuracy minus "
+        "that on the control task, at the peak. MDL depth: layer with the shortest code; compression: uniform code "
+        "over that code. R²: concepts that are numbers. A dash: not measured, or not defined."
+    )
+    return Table("", _COLUMNS, rows, frozenset({2, 3, 4, 5, 6, 7, 8, 9, 10}), note)
+
+
+def _row(study: Study, concept: Concept) -> tuple[str, ...]:
+    bag, peak, depth = study.bag_of_words(concept), study.peak(concept), study.depth(concept)
+    code = study.level(concept, "mdl_depth")
+    at_code = _at(study, concept, "compression", code)
+    gain = _at(study, concept, "selectivity", peak)
+    return (
+        clean(concept.name, 40) + (" (R²)" if concept.measure == "r2" else ""),
+        clean(concept.family, 30) or NOTHING,
+        count(concept.n),
+        number(concept.chance, 2),
+        _value(bag, 2),
+        NOTHING
+        if peak is None
+        else f"{number(peak.value, 2)} {interval(peak.low, peak.high, 2)}".strip(),
+        NOTHING if peak is None else count(peak.layer),
+        NOTHING
+        if depth is None
+        else f"{number(depth.value, 0)} {interval(depth.low, depth.high, 0)}".strip(),
+        _value(gain, 2),
+        _value(code, 0),
+        f"{_value(at_code, 1)}×" if at_code else NOTHING,
+        note_of(study, concept),
+    )
+
+
+def note_of(study: Study, concept: Concept) -> str:
+    """What the run says of a concept, else what its curve says."""
+    if concept.note:
+        return clean(concept.note, 120)
+    if study.peak(concept) is None:
+        return "no curve yet"
+    bag = study.bag_of_words(concept)
+    if bag is not None and not study.beats(concept, bag.value):
+        return "not above bag of words"
+    return ""
+
+
+def _at(study: Study, concept: Concept, measure: str, place: Point | None) -> Point | None:
+    """A measure at the layer of another number: that of a peak, or the one a depth names."""
+    if place is None:
+        return None
+    layer = place.layer if place.layer >= 0 else round(place.value)
+    found = points(only(study.curve(concept, measure), layer=layer))
+    return found[0] if found else None
+
+
+def _value(point: Point | None, digits: int) -> str:
+    return NOTHING if point is None else number(point.value, digits)
+
+
+def depth_tests(data: RunData) -> list[dict[str, Any]]:
+    """The tests of every pair, `deeper` an empty text where no difference could be shown."""
+    frame = plain_table(
+        data,
+        "depth_tests",
+        ("a", "b"),
+        ("depth_a", "depth_b", "difference", "low", "high", "p", "p_holm"),
+    )
+    if frame is None or "deeper" not in frame.columns:
+        return []
+    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    return [
+        {**row, "deeper": row["deeper"] if row["deeper"] in (row["a"], row["b"]) else ""}
+        for row in rows
+    ]
+
+
+def depth_test_table(data: RunData) -> Table | None:
+    """Pairs of concepts of which one was shown to be deeper, the surest first; None when nothing was tested."""
+    tests = depth_tests(data)
+    if not tests:
+        return None
+    apart = sorted(
+        (t for t in tests if t["deeper"]), key=lambda t: (t["p_holm"], -abs(t["difference"]))
+    )
+    columns = ("deeper", "depth", "than", "depth", "layers apart", "95 % interval", "p (Holm)")
+    note = (
+        f"Of {count(len(tests))} pairs, {count(len(apart))} differ after Holm’s correction at 5 %."
+    )
+    if len(apart) > _SHOWN:
+        note += f" Showing {_SHOWN}; all pairs are in tables/depth_tests.parquet."
+    rows = tuple(_test_row(test) for test in apart[:_SHOWN])
+    return Table("Which concept is deeper", columns, rows, frozenset({1, 3, 4, 5, 6}), note)
+
+
+def _test_row(test: dict[str, Any]) -> tuple[str, ...]:
+    """One test, turned so that the deeper concept comes first."""
+    turned = test["deeper"] == test["b"]
+    names, depths = (test["a"], test["b"]), (test["depth_a"], test["depth_b"])
+    span = (test["low"], test["high"])
+    if turned:
+        names, depths, span = names[::-1], depths[::-1], (-span[1], -span[0])
+    p = test["p_holm"]
+    return (
+        clean(names[0], 40),
+        number(depths[0], 0),
+        clean(names[1], 40),
+        number(depths[1], 0),
+        number(abs(test["difference"]), 0),
+        interval(*span, 0) or NOTHING,
+        "< 0.001" if is_number(p) and p < 0.001 else number(p),
+    )
+
+
+def _names(concepts: Sequence[Concept]) -> str:
+    """Up to four names, else how many they are beside the first."""
+    shown = [clean(concept.name, 40) for concept in concepts[:_NAMED]]
+    more = len(concepts) - len(shown)
+    return listed([*shown, f"{more} more"] if more else shown)
+
+
+def _concepts(n: int) -> str:
+    return f"{n} concept{'' if n == 1 else 's'}"
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
