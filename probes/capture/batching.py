@@ -81,12 +81,14 @@ class Batch:
     """Some rows of a shard, ready for the model.
 
     `rows` (batch,) are row numbers inside the shard; every tensor in `inputs` has the batch first; `keep`
-    (batch, token) is true for the tokens to be pooled, None when all are (images).
+    (batch, token) is true for the tokens to be pooled, None when all are (images). Where texts have spans, `spans`
+    holds for each row the tokens `[first, last)` of its spans, padding counted: (spans, 2).
     """
 
     rows: NDArray[np.int64]
     inputs: dict[str, torch.Tensor]
     keep: torch.Tensor | None
+    spans: tuple[NDArray[np.int64], ...] | None = None
 
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches with half of the rows each; raises ValueError for a single row."""
@@ -97,7 +99,9 @@ class Batch:
 
     def _part(self, rows: slice) -> Batch:
         inputs = {name: tensor[rows] for name, tensor in self.inputs.items()}
-        return Batch(self.rows[rows], inputs, None if self.keep is None else self.keep[rows])
+        keep = None if self.keep is None else self.keep[rows]
+        spans = None if self.spans is None else self.spans[rows]
+        return Batch(self.rows[rows], inputs, keep, spans)
 
     @property
     def size(self) -> int:
@@ -117,13 +121,16 @@ def pad_batch(
     ids = np.full((len(chosen), width), pad_id, np.int64)
     mask = np.zeros((len(chosen), width), np.int64)
     keep = np.zeros((len(chosen), width), bool)
+    spans: list[NDArray[np.int64]] = []
     for i, one in enumerate(chosen):
         place = slice(width - len(one), width) if side == "left" else slice(0, len(one))
         ids[i, place] = one.ids
         mask[i, place] = 1
         keep[i, place] = True if special else ~one.special
+        if one.spans is not None:
+            spans.append(one.spans + place.start)
     inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    return Batch(rows, inputs, torch.from_numpy(keep))
+    return Batch(rows, inputs, torch.from_numpy(keep), tuple(spans) if spans else None)
 
 
 def batches(

@@ -19,6 +19,7 @@ from probes.capture.progress import Report, progress_bar
 from probes.capture.shard import Job, capture_shard, place_shape
 from probes.capture.sites import SITES, Layers, Place, parse_sites
 from probes.capture.source import BatchPlan, ImageSource, Source, TextSource
+from probes.capture.spans import Spans
 from probes.capture.temporary import TemporaryFolder
 from probes.capture.tokens import TextEncoder
 from probes.errors import DoesNotApply, InputError, unknown_name
@@ -50,6 +51,7 @@ def capture(
     max_length: int | None = None,
     special_tokens: bool = True,
     prompt: str = "",
+    spans: Spans | None = None,
     batch_tokens: int | None = None,
     padding_side: Side | None = None,
     dtype: str | None = None,
@@ -78,6 +80,10 @@ def capture(
         max_length: tokens, special ones included; default: the model's own.
         special_tokens: whether the tokens that the tokenizer adds ([CLS], …) are pooled; the model sees them anyway.
         prompt: text put before each text, e.g. `model.embedding.prompts["query"]`.
+        spans: for each text a list of (start, end) in characters of the text without the prompt, or an (n, 2) array
+            with one span each. Every span is pooled over its own tokens (see `probes.capture.spans`), so the store is
+            ragged: one row per span in text order, those of text i from `store.offsets[i]` to `store.offsets[i + 1]`.
+            Which tokens are special does not matter then.
         batch_tokens: rows × tokens of one batch; halved where memory does not suffice.
         padding_side: "right", "left", or "none" (only texts of equal length share a batch). Default: right, where the
             model can be padded. It does not matter for the result, only for the last bits.
@@ -90,14 +96,18 @@ def capture(
         A `Store`: `store["exit", k]` is (n, d) float32, `store["z", b]` (n, heads, d_head), row i is text i.
 
     Raises:
-        InputError: unknown site, layer, pooling or option. DataError: an empty text, with its row. DoesNotApply: a
-        site that this model does not have. StoreError: `out` holds something else. ModelError: one text alone
-        exceeds the memory.
+        InputError: unknown site, layer, pooling or option. DataError: an empty text, with its row; a span that holds
+        no token, lies outside its text or was cut. DoesNotApply: a site that this model does not have; spans where
+        the tokenizer does not say which characters its tokens stand for. StoreError: `out` holds something else.
+        ModelError: one text alone exceeds the memory.
 
     Examples:
         >>> acts = capture(load_model("minilm"), ["A cat sleeps.", "Gold is a metal."])  # doctest: +SKIP
         >>> acts["exit", 3].shape  # doctest: +SKIP
         (2, 384)
+        >>> words = capture(model, ["Gold is heavy."], spans=[[(0, 4), (8, 13)]], pooling="last")  # doctest: +SKIP
+        >>> words["exit", 3].shape, words.offsets.tolist()  # doctest: +SKIP
+        ((2, 384), [0, 2])
     """
     entry = BACKENDS[backend]
     places = parse_sites(sites, model.n_layers, layers)
@@ -105,7 +115,9 @@ def capture(
     check_places(model, places)
     side = _padding_side(model, padding_side, pixel_values)
     batches = BatchPlan(batch_tokens or default_batch_tokens(model), side, special_tokens)
-    source = make_source(model, texts, pixel_values, max_length, prompt)
+    source = make_source(model, texts, pixel_values, max_length, prompt, spans)
+    if spans is not None and pooling == "none":
+        raise InputError("pooling 'none' keeps every token: choose how a span's tokens are pooled")
     job = Job(model, source, places, pooling, batches)
     shards = _plan(job, shard_rows)
     precision = _precision(model, dtype)
@@ -149,6 +161,9 @@ def _fill(job: Job, entry: Backend, precision: str, store: Store, progress: bool
     unit = "images" if isinstance(job.source, ImageSource) else "texts"
     with progress_bar(progress, job.source.n, job.source.n - left, unit) as advance:
         if pending:
+            if job.source.spans is not None:  # a span that was cut shows now, and not after hours
+                for index in pending:
+                    job.source.table(*store.shards[index])
             import torch
 
             from probes.capture.twins import in_dtype
@@ -204,6 +219,7 @@ def make_source(
     pixel_values: torch.Tensor | None,
     max_length: int | None,
     prompt: str,
+    spans: Spans | None = None,
 ) -> Source:
     """The rows to capture; `InputError` unless exactly one kind came and fits the model."""
     if (texts is None) == (pixel_values is None):
@@ -211,12 +227,14 @@ def make_source(
     if pixel_values is not None:
         if model.kind != "vision":
             raise InputError(f"{model.name} reads texts: pixel_values do not apply")
-        if prompt or max_length is not None:
-            raise InputError("prompt and max_length do not apply to images")
+        if prompt or max_length is not None or spans is not None:
+            raise InputError("prompt, max_length and spans do not apply to images")
         return ImageSource(pixel_values, _patches(model))
     assert texts is not None
-    encoder = TextEncoder(model.require_tokenizer(), _max_length(model, max_length), prompt)
-    return TextSource(texts, encoder, model.pad_id)
+    length = _max_length(model, max_length)
+    encoder = TextEncoder(model.require_tokenizer(), length, prompt, offsets=spans is not None)
+    source = TextSource(texts, encoder, model.pad_id)
+    return source if spans is None else source.with_spans(spans)
 
 
 def _patches(model: Model) -> int:
@@ -271,6 +289,12 @@ def _plan(job: Job, shard_rows: int | None) -> list[tuple[int, int]]:
     room = max(1, _SHARD_BYTES // (4 * numbers))
     if shard_rows is not None and shard_rows < 1:
         raise InputError(f"shard_rows is {shard_rows}: 1 or more is needed")
+    if job.source.spans is not None:
+        # A span weighs as much text as fills a shard together with it, so that neither bound is passed.
+        share = math.ceil(_SHARD_TEXT / room)
+        counts = [share * len(row) for row in job.source.spans]
+        weights = [max(pair) for pair in zip(job.source.weights(), counts, strict=True)]
+        return plan_shards(weights, shard_rows or 4096, _SHARD_TEXT)
     if job.pooling == "none":  # rows are tokens, of about four bytes of text each
         return plan_shards(job.source.weights(), shard_rows or 4096, min(_SHARD_TEXT, 4 * room))
     return plan_shards(job.source.weights(), shard_rows or min(room, 4096), _SHARD_TEXT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from probes.errors import DataError
@@ -90,6 +91,11 @@ class Pooler:
                 self._pick = weights.argmax(1)
             else:
                 self._weights = weights.unsqueeze(1)
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """How many rows of the result belong to each row of the batch."""
+        return self.keep.sum(1).tolist() if self.name == "none" else [1] * len(self.keep)
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """(batch, token, …) to (batch, …) float32; `none`: (tokens that count, …) in the states' own dtype."""

@@ -19,6 +19,7 @@ from probes.capture.memory import Halving, trim_heap
 from probes.capture.pooling import Pooler
 from probes.capture.sites import SITES, Place
 from probes.capture.source import BatchPlan, Source
+from probes.capture.span_pooling import SpanPooler
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from probes.models import Model
     from probes.store import Record, Store
+
+    AnyPooler = Pooler | SpanPooler
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Job:
     places: tuple[Place, ...]
     pooling: str
     batches: BatchPlan
+
+    @property
+    def ragged(self) -> bool:
+        """Whether a text has rows of its own number: its tokens or its spans."""
+        return self.pooling == "none" or self.source.spans is not None
 
 
 def place_shape(model: Model, place: Place) -> tuple[int, ...]:
@@ -65,7 +73,7 @@ class PooledRows:
             start += math.prod(shape)
 
     def put(
-        self, place: Place, rows: NDArray[np.int64], pooled: torch.Tensor, keep: torch.Tensor
+        self, place: Place, rows: NDArray[np.int64], pooled: torch.Tensor, pooler: AnyPooler
     ) -> None:
         import torch
 
@@ -77,19 +85,19 @@ class PooledRows:
         return store.write_shard(index, self.arrays)
 
 
-class TokenRows:
-    """Every token's state, text after text, in the model's own precision: pooling "none"."""
+class RaggedRows:
+    """Any number of rows per text, text after text: every token in the model's own precision (pooling "none"), or every
+    span in float32."""
 
     def __init__(self, n: int) -> None:
         self.n = n
         self.parts: dict[tuple[str, int], dict[int, torch.Tensor]] = {}
 
     def put(
-        self, place: Place, rows: NDArray[np.int64], pooled: torch.Tensor, keep: torch.Tensor
+        self, place: Place, rows: NDArray[np.int64], pooled: torch.Tensor, pooler: AnyPooler
     ) -> None:
-        counts = keep.sum(1).tolist()
         mine = self.parts.setdefault(place, {})
-        for row, states in zip(rows.tolist(), pooled.cpu().split(counts), strict=True):
+        for row, states in zip(rows.tolist(), pooled.cpu().split(pooler.counts), strict=True):
             mine[row] = states
 
     def write(self, store: Store, index: int) -> Record:
@@ -105,9 +113,9 @@ class TokenRows:
 
 
 def run_batch(
-    job: Job, runner: Runner, batch: Batch, put: Callable[[Place, torch.Tensor, torch.Tensor], None]
+    job: Job, runner: Runner, batch: Batch, put: Callable[[Place, torch.Tensor, AnyPooler], None]
 ) -> None:
-    """Forward `batch` and hand what was pooled to `put(place, pooled, keep)`, which a repeated pass may call again."""
+    """Forward `batch`; what was pooled goes to `put(place, pooled, pooler)`, which a repeated pass may call again."""
     import torch
 
     device = job.model.device
@@ -118,27 +126,30 @@ def run_batch(
         from probes.models.model import count_positions
 
         inputs["position_ids"] = count_positions(inputs["attention_mask"])
-    keep = None if batch.keep is None else batch.keep.to(device)
-    pooler = None if keep is None else Pooler(job.pooling, keep)
+    pooler: AnyPooler | None = None
+    if batch.spans is not None:
+        pooler = SpanPooler(job.pooling, batch.spans, device)
+    elif batch.keep is not None:
+        pooler = Pooler(job.pooling, batch.keep.to(device))
     pooled: dict[Place, torch.Tensor] = {}
 
     def receive(place: Place, states: torch.Tensor) -> None:
-        nonlocal pooler, keep
-        if keep is None:  # an image: the model alone knows how many patches it made
+        nonlocal pooler
+        if pooler is None:  # an image: the model alone knows how many patches it made
             keep = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        pooler = pooler or Pooler(job.pooling, keep)
+            pooler = Pooler(job.pooling, keep)
         result = pooler(states)
         if result.device.type == "cpu":
             # At once: small results that outlive the pass would lie scattered among the large freed blocks of the
             # heap and keep them from being given back.
-            put(place, result, keep)
+            put(place, result, pooler)
         else:
             pooled[place] = result  # after the pass: a copy from an accelerator waits for it
 
     runner(inputs, receive)
-    assert keep is not None
     for place, states in pooled.items():
-        put(place, states, keep)
+        assert pooler is not None
+        put(place, states, pooler)
 
 
 def capture_shard(
@@ -150,14 +161,14 @@ def capture_shard(
 ) -> Record:
     """Compute and commit shard `index` of `store`; `advance(rows)` is told about each finished batch."""
     lo, hi = store.shards[index]
-    sink = TokenRows(hi - lo) if job.pooling == "none" else PooledRows(job, hi - lo)
+    sink = RaggedRows(hi - lo) if job.ragged else PooledRows(job, hi - lo)
 
     def run(batch: Batch) -> None:
         run_batch(
             job,
             runner,
             batch,
-            lambda place, states, keep: sink.put(place, batch.rows, states, keep),
+            lambda place, states, pooler: sink.put(place, batch.rows, states, pooler),
         )
         advance(len(batch.rows))
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from probes.capture.batching import Batch, Side, batches, plan_batches
+from probes.capture.spans import Spans, check_spans, hash_spans, span_tokens
 from probes.capture.tokens import TextEncoder, Tokens
 from probes.errors import DataError, InputError
 from probes.files import sha256_texts
@@ -30,7 +32,12 @@ class BatchPlan:
 
 
 class Source(Protocol):
-    """Rows to capture; everything but the batches is known without tokenising."""
+    """Rows to capture; everything but the batches is known without tokenising.
+
+    `spans` are the character spans of each text, (spans, 2), where each is pooled on its own.
+    """
+
+    spans: tuple[NDArray[np.int64], ...] | None
 
     @property
     def n(self) -> int: ...
@@ -63,6 +70,7 @@ class TextSource:
         self.texts = check_texts(texts)
         self.encoder = encoder
         self.pad_id = pad_id
+        self.spans: tuple[NDArray[np.int64], ...] | None = None
         self._last: tuple[tuple[int, int], list[Tokens]] | None = None
 
     @property
@@ -70,12 +78,13 @@ class TextSource:
         return len(self.texts)
 
     def identity(self) -> dict[str, Any]:
-        return {
+        identity = {
             "texts": sha256_texts(self.texts),
             "texts_n": self.n,
             "prompt": self.encoder.prompt,
             "max_length": self.encoder.max_length,
         }
+        return identity if self.spans is None else {**identity, "spans": hash_spans(self.spans)}
 
     def weights(self) -> list[int]:
         # UTF-8 bytes bound the tokens of a byte-level vocabulary, and nearly always those of others; 8 bytes per
@@ -85,12 +94,26 @@ class TextSource:
 
     def tokens(self, lo: int, hi: int) -> list[Tokens]:
         if self._last is None or self._last[0] != (lo, hi):
-            self._last = (lo, hi), self.encoder(self.texts[lo:hi], first_row=lo)
+            found = self.encoder(self.texts[lo:hi], first_row=lo)
+            if self.spans is not None:
+                found = [self._with_spans(one, lo + i) for i, one in enumerate(found)]
+            self._last = (lo, hi), found
         return self._last[1]
+
+    def with_spans(self, spans: Spans) -> TextSource:
+        """The same texts, of which each span is pooled on its own; `DataError` for what is no span of its text."""
+        made = TextSource(self.texts, self.encoder, self.pad_id)
+        made.spans = check_spans(spans, self.texts)
+        return made
+
+    def _with_spans(self, tokens: Tokens, row: int) -> Tokens:
+        assert self.spans is not None
+        spans = span_tokens(tokens, self.spans[row], len(self.encoder.prompt), row)
+        return replace(tokens, offsets=None, spans=spans)
 
     def load(self, lo: int, hi: int, plan: BatchPlan) -> list[Batch]:
         tokens = self.tokens(lo, hi)
-        if not plan.special:
+        if not plan.special and self.spans is None:
             for row, one in enumerate(tokens):
                 if one.special.all():
                     raise DataError(
@@ -122,6 +145,7 @@ class ImageSource:
             raise DataError(
                 f"pixel_values has shape {shape}: a tensor (image, channel, height, width) is needed"
             )
+        self.spans: tuple[NDArray[np.int64], ...] | None = None  # no text, no spans
         self.pixels = pixel_values
         self.tokens_each = tokens_each
 

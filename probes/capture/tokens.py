@@ -8,25 +8,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.errors import DataError, ModelError
+from probes.errors import DataError, DoesNotApply, ModelError
 
 _TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
+class Offsets:
+    """The characters `[start, end)` of prompt and text that each token stands for: (tokens, 2), of the tokens that were
+    kept and of those that truncation took. Tokens that stand for none have an empty range.
+    """
+
+    kept: NDArray[np.int64]
+    cut: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Tokens:
-    """One text: `ids` (t,), `special` (t,) true for the tokens around it, `truncated` if it was cut."""
+    """One text: `ids` (t,), `special` (t,) true for the tokens around it, `truncated` if it was cut.
+
+    `offsets` are there where the encoder was asked for them; `spans` (spans, 2) are tokens `[first, last)`, where the
+    text has spans.
+    """
 
     ids: NDArray[np.int64]
     special: NDArray[np.bool_]
     truncated: bool
+    offsets: Offsets | None = None
+    spans: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,6 +67,10 @@ def control_ids(tokenizer: Any) -> dict[int, str]:
     return found
 
 
+def _pairs(offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    return np.asarray(offsets, np.int64).reshape(-1, 2)
+
+
 class TextEncoder:
     """Tokenises texts for one model.
 
@@ -58,11 +78,21 @@ class TextEncoder:
         tokenizer: a Hugging Face tokenizer; `ModelError` when there is none.
         max_length: longest sequence, special tokens included; longer texts are cut at the tokenizer's own side.
         prompt: text put before each text, as plain text.
+        offsets: whether to say which characters each token stands for; `DoesNotApply` for tokenizers in pure Python,
+            which do not know.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, prompt: str = "") -> None:
+    def __init__(
+        self, tokenizer: Any, max_length: int, prompt: str = "", *, offsets: bool = False
+    ) -> None:
         if tokenizer is None:
             raise ModelError("this model has no tokenizer: give pixel_values=, not texts")
+        if offsets and not getattr(tokenizer, "is_fast", False):
+            raise DoesNotApply(
+                f"{type(tokenizer).__name__} does not say which characters its tokens stand for: "
+                "spans need a fast tokenizer (tokenizer.json)"
+            )
+        self.offsets = offsets
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.prompt = prompt
@@ -95,7 +125,7 @@ class TextEncoder:
         ):
             tokens = Tokens(np.asarray(ids, np.int64), np.asarray(special, bool), False)
             if encodings is not None:
-                tokens = Tokens(tokens.ids, tokens.special, bool(encodings[i].overflowing))
+                tokens = self._of_encoding(tokens, encodings[i])
             elif len(ids) >= self.max_length:
                 tokens = Tokens(tokens.ids, tokens.special, self._is_cut(texts[i]))
             if self._control_inside(tokens):
@@ -104,6 +134,13 @@ class TextEncoder:
                 raise DataError(f"text {first_row + i} has no tokens: remove it or give it a text")
             found.append(tokens)
         return found
+
+    def _of_encoding(self, tokens: Tokens, encoding: Any) -> Tokens:
+        cut = encoding.overflowing
+        offsets = None
+        if self.offsets:
+            offsets = Offsets(_pairs(encoding.offsets), _pairs([o for e in cut for o in e.offsets]))
+        return replace(tokens, truncated=bool(cut), offsets=offsets)
 
     def _is_cut(self, text: str) -> bool:
         whole = self.tokenizer(text, split_special_tokens=True, truncation=False)["input_ids"]
@@ -125,19 +162,34 @@ class TextEncoder:
 
         core.no_truncation()
         core.encode_special_tokens = True
-        pieces = core.encode_batch(self._break(text), add_special_tokens=False)
+        parts = self._break(text)
+        pieces = core.encode_batch(parts, add_special_tokens=False)
         whole: Any = Encoding.merge(pieces, growing_offsets=True)
         room = self.max_length - core.num_special_tokens_to_add(is_pair=False)
         truncated = len(whole.ids) > room
         if truncated:
             whole.truncate(room, direction=self.tokenizer.truncation_side)
         whole = core.post_process(whole, None, True)
-        tokens = Tokens(
-            np.asarray(whole.ids, np.int64), np.asarray(whole.special_tokens_mask, bool), truncated
-        )
+        special = np.asarray(whole.special_tokens_mask, bool)
+        offsets = self._of_pieces(parts, pieces, special) if self.offsets else None
+        tokens = Tokens(np.asarray(whole.ids, np.int64), special, truncated, offsets)
         if self._control_inside(tokens):
             raise DataError(self._refusal(row))
         return tokens
+
+    def _of_pieces(self, parts: list[str], pieces: Any, special: NDArray[np.bool_]) -> Offsets:
+        """Counted from the pieces' own: merged ones grow by the last token's end, not by the length of the piece."""
+        starts = np.cumsum([0, *(len(part) for part in parts)])
+        shifted = [
+            _pairs(piece.offsets) + start for piece, start in zip(pieces, starts, strict=False)
+        ]
+        every = np.concatenate(shifted)
+        kept = np.zeros((len(special), 2), np.int64)
+        left = self.tokenizer.truncation_side == "left"
+        n = int((~special).sum())
+        border = len(every) - n if left else n
+        kept[~special] = every[border:] if left else every[:border]
+        return Offsets(kept, every[:border] if left else every[border:])
 
     def _break(self, text: str) -> list[str]:
         spellings = sorted((s for s in self._control.values() if len(s) > 1), key=len, reverse=True)
