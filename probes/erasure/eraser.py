@@ -131,9 +131,7 @@ class Eraser:
             raise DataError(f"{path} cannot be read as an eraser: {error}") from error
 
 
-def random_eraser(
-    d: int, rank: int, seed: int = 0, *, mean: FloatArray | None = None
-) -> Eraser:
+def random_eraser(d: int, rank: int, seed: int = 0, *, mean: FloatArray | None = None) -> Eraser:
     """The control: removes `rank` random orthonormal directions about `mean` (zero by default).
 
     For LEACE, whose projection is oblique, `LeaceFitter.random_eraser` is the control of the same kind.

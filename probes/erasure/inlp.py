@@ -15,6 +15,7 @@ from probes.erasure.leace import class_codes
 from probes.errors import InputError
 from probes.linalg import check_matrix
 from probes.probing.folds import inner_hold_out
+from probes.probing.questions import group_codes
 from probes.probing.ridge import RidgeProbe
 
 QUIET_ROUNDS = 2
@@ -34,10 +35,10 @@ def fit_inlp(
     """Iterative null-space projection, in one call: an orthogonal projection about the mean.
 
     A stratified fifth of the rows (whole groups) is held out. Each round trains `probe` on the others and projects its
-    weights out; the rounds end when the held-out accuracy was at most the majority's share + `epsilon` twice in a row,
-    and those two last directions, which carry nothing, are left in. What is still different between the class
-    means of all rows is projected out at the end, so that class means agree exactly (mean projection,
-    Haghighatkhah et al. 2022): without it a refitted probe can still be a little above the majority.
+    weights out. The rounds end when the held-out accuracy was at most the majority's share + `epsilon` twice in a row;
+    the directions of these two rounds say nothing and stay in the states. At last, what still differs between the
+    class means of all rows is projected out, so that class means agree exactly (mean projection, Haghighatkhah et al.
+    2022): after the rounds alone a probe trained on all rows could still be a little above the majority.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def fit_inlp(
     """
     states = check_matrix(X, "X", min_rows=4).astype(np.float64)
     classes, codes = class_codes(y, len(states))
-    grouped = _group_codes(groups, len(states))
+    grouped = group_codes(groups, len(states))
     held = inner_hold_out(codes, grouped, seed)
     train, check = np.flatnonzero(~held), np.flatnonzero(held)
     if len(np.unique(codes[train])) < len(classes):
@@ -87,15 +88,6 @@ def fit_inlp(
         )
     basis = _extended(basis, _mean_differences(states - mean, codes))
     return Eraser(basis, basis.T.copy(), mean, "inlp", tuple(history))
-
-
-def _group_codes(groups: Any, n: int) -> NDArray[np.int64] | None:
-    if groups is None:
-        return None
-    values = np.asarray(groups)
-    if values.shape != (n,):
-        raise InputError(f"groups have shape {values.shape}, ({n},) is needed: one per row")
-    return np.unique(values.astype(str), return_inverse=True)[1].astype(np.int64)
 
 
 def _fit(

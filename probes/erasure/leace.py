@@ -60,7 +60,9 @@ class LeaceFitter:
     def __init__(self, d: int, k: int, *, shrinkage: float | Literal["auto"] = 0.0) -> None:
         if d < 1 or k < 1:
             raise InputError(f"LeaceFitter(d={d}, k={k}): both must be 1 or more")
-        if shrinkage != "auto" and not (isinstance(shrinkage, (int, float)) and 0 <= shrinkage <= 1):
+        if shrinkage != "auto" and not (
+            isinstance(shrinkage, (int, float)) and 0 <= shrinkage <= 1
+        ):
             raise InputError(
                 f"shrinkage is {shrinkage!r}: a number from 0 to 1 or 'auto' is needed"
             )
@@ -102,11 +104,11 @@ class LeaceFitter:
         """Moments of a union from those of its parts (Chan, Golub & LeVeque 1979)."""
         m, total = len(X), self.n + len(X)
         mean_x, mean_z = X.mean(axis=0), Z.mean(axis=0)
-        X, Z = X - mean_x, Z - mean_z
+        centred = X - mean_x
         shift_x, shift_z = mean_x - self.mean, mean_z - self._mean_z
         weight = self.n * m / total
-        self._xx += X.T @ X + weight * np.outer(shift_x, shift_x)
-        self._xz += X.T @ Z + weight * np.outer(shift_x, shift_z)
+        self._xx += centred.T @ centred + weight * np.outer(shift_x, shift_x)
+        self._xz += centred.T @ (Z - mean_z) + weight * np.outer(shift_x, shift_z)
         self.mean += m / total * shift_x
         self._mean_z += m / total * shift_z
         self.n = total
@@ -175,7 +177,11 @@ def fit_leace(X: Any, y: Any, *, shrinkage: float | Literal["auto"] = 0.0) -> Er
     """
     states = check_matrix(_as_array(X), "X")
     classes, codes = class_codes(y, len(states))
-    return LeaceFitter(states.shape[1], len(classes), shrinkage=shrinkage).update(states, codes).eraser()
+    return (
+        LeaceFitter(states.shape[1], len(classes), shrinkage=shrinkage)
+        .update(states, codes)
+        .eraser()
+    )
 
 
 def class_codes(y: Any, n: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -195,6 +201,8 @@ def _as_array(values: Any) -> NDArray[Any]:
     """Arrays as they are, tensors of any device and precision as arrays."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        values = values.float() if values.dtype.itemsize < 4 and values.is_floating_point() else values
+        values = (
+            values.float() if values.dtype.itemsize < 4 and values.is_floating_point() else values
+        )
         return values.numpy()
     return np.asarray(values)

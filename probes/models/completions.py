@@ -1,6 +1,6 @@
 """What a language model says about texts: log-probabilities of completions and of sentences, at any layer.
 
-The backbone runs as it is in memory, so edits that are in force (`probes.erasure.erase`, `steer`) count. Logits come from the
+The backbone runs as it is in memory, so edits in force (`probes.erasure.erase`, `steer`) count. Logits come from the
 model's own head, with whatever scaling or capping it does, but only for the tokens that are scored.
 """
 
@@ -184,7 +184,8 @@ def _read(
     """For each column the log-probabilities of all scored tokens of a batch, (m,), and their rows, (m,)."""
     ids, mask, scored = _padded(model, texts)
     structure = model.structure
-    with torch.inference_mode(), collecting_layers(structure) as states:
+    collecting = contextlib.nullcontext([]) if layers is None else collecting_layers(structure)
+    with torch.inference_mode(), collecting as states:
         output = structure.base(**model.forward_inputs(ids, mask))
     row, token = scored.nonzero(as_tuple=True)
     target, owner = ids[row, token], row.cpu().numpy()
@@ -199,11 +200,11 @@ def _read(
         yield column, _target_logprobs(model, output, exits, target), owner
 
 
-@torch.inference_mode()
 def _exit(model: Model, states: list[Tensor], layer: int, last: Tensor) -> Tensor:
     if layer == model.n_layers:
         return last
-    return model.structure.apply_tail(states[layer])
+    with torch.inference_mode():
+        return model.structure.apply_tail(states[layer])
 
 
 def _padded(model: Model, texts: list[_Scored]) -> tuple[Tensor, Tensor, Tensor]:
@@ -220,7 +221,9 @@ def _padded(model: Model, texts: list[_Scored]) -> tuple[Tensor, Tensor, Tensor]
     return tuple(torch.from_numpy(part).to(model.device) for part in (ids, mask, scored))  # type: ignore[return-value]
 
 
-def _target_logprobs(model: Model, output: Any, exits: Tensor, target: Tensor) -> NDArray[np.float64]:
+def _target_logprobs(
+    model: Model, output: Any, exits: Tensor, target: Tensor
+) -> NDArray[np.float64]:
     """log p(target) (m,) from final states `exits` (m, d), by the model's own head, some tokens at a time."""
     vocabulary = int(cast("Any", model.hf_model).get_input_embeddings().weight.shape[0])
     step = max(1, LOGITS_AT_ONCE // vocabulary)
