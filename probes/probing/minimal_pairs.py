@@ -271,7 +271,7 @@ def _decide(
     groups: NDArray[Any] | None,
 ) -> list[OutOfFold]:
     """Out-of-fold decisions; exactly zero for pairs without a difference."""
-    alive = X.any(axis=1)
+    alive: NDArray[np.bool_] = np.any(X, axis=1)
     if not all(alive[train].any() for train, _ in folds):  # nothing to learn from
         return [OutOfFold(np.zeros(len(X)), np.zeros(len(X), dtype=np.int64)) for _ in questions]
     plan = FoldPlan.make([train for train, _ in folds], len(X))
