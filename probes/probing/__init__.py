@@ -10,6 +10,8 @@ from __future__ import annotations
 from probes.probing import measures as _measures  # noqa: F401  # pyright: ignore[reportUnusedImport]  # registers
 from probes.probing.linear import LinearProbe
 from probes.probing.massmean import MassMeanProbe
+from probes.probing.mdl import MDLProbe
+from probes.probing.regression import RidgeRegressionProbe
 from probes.probing.ridge import RidgeProbe
 from probes.probing.sweep import CONTROLS, BelowChanceWarning, Swept, cross_validate, sweep
 
@@ -17,8 +19,10 @@ __all__ = [
     "CONTROLS",
     "BelowChanceWarning",
     "LinearProbe",
+    "MDLProbe",
     "MassMeanProbe",
     "RidgeProbe",
+    "RidgeRegressionProbe",
     "Swept",
     "cross_validate",
     "sweep",

@@ -8,6 +8,7 @@ exact, so no test row reaches a fold's numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from probes.linalg import Standardiser
 from probes.probing.folds import FoldPlan
 
 FloatArray = NDArray[np.floating[Any]]
+IntArray = NDArray[np.int64]
 
 BLOCK_ROWS = 8192  # rows widened to float64 at a time
 FAR = 30.0  # standard deviations of a fold between its mean and the common one
@@ -41,6 +43,30 @@ class Design:
         own = self.standardisers[fold]
         coef = W.double().cpu().numpy() * own.inverse_scale
         return coef, b.double().cpu().numpy() - coef @ own.mean
+
+    def decision(self, fold: int, theta: Tensor, rows: IntArray) -> FloatArray:
+        """Scores (c, rows) by weights theta (c, d + 1) of a fold; `rows` are positions in plan order."""
+        A = theta[:, :-1] * self.scale[fold]
+        offset = theta[:, -1] - A @ self.centre[fold]
+        return (A @ self.X[rows].T + offset[:, None]).double().cpu().numpy()
+
+    def part(self, folds: Sequence[int], rows: slice) -> Design:
+        """Some folds on a stretch of rows in plan order, which must hold all they train on; nothing is copied."""
+        own = list(folds)
+        plan = FoldPlan(
+            train=self.plan.train[own, rows],
+            order=self.plan.order[rows],
+            bounds=self.plan.bounds,  # of the whole: a part is solved, not standardised again
+            member=self.plan.member[own],
+        )
+        return Design(
+            self.X[rows],
+            self.centre[own],
+            self.scale[own],
+            self.train[own, rows],
+            plan,
+            tuple(self.standardisers[fold] for fold in own),
+        )
 
 
 def make_design(X: FloatArray, plan: FoldPlan, device: str = "cpu", scale: bool = True) -> Design:

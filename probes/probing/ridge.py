@@ -18,7 +18,7 @@ from probes.probing.base import (
     checked_groups,
     positive_values,
 )
-from probes.probing.folds import FoldPlan, clusters_by_size
+from probes.probing.folds import FoldPlan
 
 if TYPE_CHECKING:
     from probes.probing.design import Design
@@ -82,27 +82,11 @@ class RidgeProbe(Probe):
         plan: FoldPlan,
         groups: NDArray[Any] | None,
     ) -> tuple[Design, list[RidgeFit]]:
-        import torch
+        from probes.probing.ridge_path import fit_folds
 
-        from probes.probing.design import make_design
-        from probes.probing.ridge_path import FoldFactor, fold_grams
-
-        design = make_design(X, plan, self.device)
-        alphas = torch.from_numpy(positive_values(self.alphas, "alphas")).to(design.X)
+        alphas = positive_values(self.alphas, "alphas")
         targets, owner = signed_targets(concepts)
-        Y = torch.from_numpy(targets[:, plan.order]).to(design.X)
-        owners = torch.from_numpy(owner).to(Y.device)
-        tall = plan.train.sum(axis=1).min() >= X.shape[1]
-        grams = fold_grams(design) if tall else [None] * len(plan.train)
-        fits: list[RidgeFit] = []
-        for fold, gram in enumerate(grams):
-            factor = FoldFactor.make(design, fold, gram)
-            clusters = None
-            if groups is not None:
-                own = clusters_by_size(groups[plan.order][plan.train[fold]])
-                clusters = [torch.from_numpy(members).to(Y.device) for members in own]
-            fits.append(factor.fit(Y[:, factor.rows], owners, alphas, clusters))
-        return design, fits
+        return fit_folds(X, targets, owner, plan, alphas, groups, self.device)
 
     def out_of_fold(
         self,
@@ -113,16 +97,11 @@ class RidgeProbe(Probe):
         groups: NDArray[Any] | None = None,
     ) -> list[OutOfFold]:
         """See `BatchedProbe`: all concepts share one factorisation per fold."""
+        from probes.probing.ridge_path import predict_folds
+
         design, fits = self._fit_folds(X, concepts, plan, groups)
         _, owner = signed_targets(concepts)
-        scores = np.zeros((len(owner), len(X)))
-        place = plan.restore
-        for fold, (_, test) in enumerate(folds):
-            theta = fits[fold].theta
-            A = theta[:, :-1] * design.scale[fold]
-            rows = design.X[place[test]]
-            offset = theta[:, -1] - A @ design.centre[fold]
-            scores[:, test] = (A @ rows.T + offset[:, None]).double().cpu().numpy()
+        scores = predict_folds(design, fits, [test for _, test in folds])
         results: list[OutOfFold] = []
         for number in range(len(concepts)):
             own = scores[owner == number]

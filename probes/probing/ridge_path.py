@@ -11,12 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from probes.probing.design import Design
+from probes.linalg import Array
+from probes.probing.base import IntArray
+from probes.probing.design import Design, make_design
+from probes.probing.folds import FoldPlan, clusters_by_size
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,47 @@ class RidgeFit:
     theta: Tensor  # (t, d + 1) weights on the fold's standardised states, intercept last
     alpha: Tensor  # (owner,) the λ taken
     loo: Tensor  # (λ, owner) mean squared leave-one-out error, summed over the owner's targets
+
+
+def fit_folds(
+    X: Array,
+    Y: Array,
+    owner: IntArray,
+    plan: FoldPlan,
+    alphas: Array,
+    groups: NDArray[Any] | None = None,
+    device: str = "cpu",
+) -> tuple[Design, list[RidgeFit]]:
+    """All folds of targets Y (t, n) on states X (n, d); targets of one owner (t,) share their λ.
+
+    `alphas` ascending; rows of one of `groups` (n,) are left out together.
+    """
+    design = make_design(X, plan, device)
+    grid = torch.from_numpy(alphas).to(design.X)
+    targets = torch.from_numpy(Y[:, plan.order]).to(design.X)
+    owners = torch.from_numpy(owner).to(design.X.device)
+    tall = plan.train.sum(axis=1).min() >= X.shape[1]
+    grams = fold_grams(design) if tall else [None] * len(plan.train)
+    fits: list[RidgeFit] = []
+    for fold, gram in enumerate(grams):
+        factor = FoldFactor.make(design, fold, gram)
+        clusters = None
+        if groups is not None:
+            own = clusters_by_size(groups[plan.order][plan.train[fold]])
+            clusters = [torch.from_numpy(members).to(targets.device) for members in own]
+        fits.append(factor.fit(targets[:, factor.rows], owners, grid, clusters))
+    return design, fits
+
+
+def predict_folds(
+    design: Design, fits: Sequence[RidgeFit], tests: Sequence[IntArray]
+) -> NDArray[np.float64]:
+    """Predictions (t, n) of every row by the fold that tests it; zero for rows no fold tests."""
+    place = design.plan.restore
+    scores = np.zeros((len(fits[0].theta), len(place)))
+    for fold, test in enumerate(tests):
+        scores[:, test] = design.decision(fold, fits[fold].theta, place[test])
+    return scores
 
 
 @dataclass(frozen=True)
