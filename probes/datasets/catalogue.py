@@ -13,7 +13,10 @@ from probes.types import Dataset, Kind
 
 Built = Dataset | tuple[str, ...]
 Maker = TypeVar("Maker", bound=Callable[[int], Built])
-HOMES = ("docstrings", "docstring_pairs", "reference", "facts", "numbers", "sentiment", "coin_flip")
+HOMES = (
+    "docstrings", "docstring_pairs", "reference", "facts", "numbers", "sentiment", "coin_flip",
+    "entity_tracking", "entailment", "agreement", "tense", "quantities",
+)  # fmt: skip
 # What the sets generated here are under; the standard library's texts are under its own licence.
 OWN = "CC0-1.0"
 PYTHON = "PSF-2.0"
