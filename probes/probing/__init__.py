@@ -8,6 +8,8 @@ tidy table.
 from __future__ import annotations
 
 from probes.probing import measures as _measures  # noqa: F401  # pyright: ignore[reportUnusedImport]  # registers
+from probes.probing.compare import compare_depths
+from probes.probing.depth import depth_numbers, mdl_depth, rise_above
 from probes.probing.linear import LinearProbe
 from probes.probing.massmean import MassMeanProbe
 from probes.probing.mdl import MDLProbe
@@ -24,6 +26,10 @@ __all__ = [
     "RidgeProbe",
     "RidgeRegressionProbe",
     "Swept",
+    "compare_depths",
     "cross_validate",
+    "depth_numbers",
+    "mdl_depth",
+    "rise_above",
     "sweep",
 ]

@@ -43,6 +43,15 @@ class SweepOptions:
     draws: int = 1000
     seed: int = 0
 
+    def columns(self) -> dict[str, str | None]:
+        """Where the rows belong."""
+        return {
+            "site": self.site,
+            "dataset": self.dataset,
+            "pooling": self.pooling,
+            "split": self.split,
+        }
+
 
 @dataclass
 class Layerwise:
@@ -117,10 +126,8 @@ class Layerwise:
     def _add_rows(
         self, terms: list[Terms], concept: Concept, place: dict[str, int]
     ) -> list[tuple[str, Estimate]]:
-        o = self.options
-        common = {"site": o.site, "dataset": o.dataset, "pooling": o.pooling, "split": o.split}
-        common |= {"concept": concept.name, "variant": concept.variant}
-        found = self.resamples.estimates(terms, o.seed)
+        common = {"concept": concept.name, "variant": concept.variant, **self.options.columns()}
+        found = self.resamples.estimates(terms, self.options.seed)
         self.rows += [{"measure": m, **place, **common, **e.row()} for m, e in found]
         return found
 
