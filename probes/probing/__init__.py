@@ -13,6 +13,7 @@ from probes.probing.depth import depth_numbers, mdl_depth, rise_above
 from probes.probing.linear import LinearProbe
 from probes.probing.massmean import MassMeanProbe
 from probes.probing.mdl import MDLProbe
+from probes.probing.mdl_sweep import mdl_sweep
 from probes.probing.regression import RidgeRegressionProbe
 from probes.probing.ridge import RidgeProbe
 from probes.probing.sweep import CONTROLS, BelowChanceWarning, Swept, cross_validate, sweep
@@ -28,6 +29,7 @@ __all__ = [
     "Swept",
     "compare_depths",
     "cross_validate",
+    "mdl_sweep",
     "depth_numbers",
     "mdl_depth",
     "rise_above",

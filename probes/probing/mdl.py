@@ -134,10 +134,12 @@ class MDLProbe(LinearProbe):
         units = len(prefix) if own is None else len(np.unique(own))
         if units < HOLD_OUT or len(np.unique(y[prefix])) < 2:
             return False
-        try:  # the only member of a class, or all of them in one group, cannot be held out
-            return np.size(self.Cs) == 1 or inner_hold_out(y[prefix], own, self.random_state).any()
+        try:  # fails where the only rows to hold out are a class's last
+            if np.size(self.Cs) > 1:
+                inner_hold_out(y[prefix], own, self.random_state)
         except EstimatorInputError:
             return False
+        return True
 
     def _predicted(
         self,
@@ -161,7 +163,8 @@ class MDLProbe(LinearProbe):
         plan = FoldPlan.make(prefixes, n)
         design = make_design(X, plan, self.device)
         preconditioner = Preconditioner(design)
-        solver = clone(self).set_params(tol=max(self.tol, CODE_TOL))
+        solver: Any = clone(self)
+        solver.tol = max(self.tol, CODE_TOL)
         place = plan.restore
         found: list[tuple[FloatArray, float]] = []
         for folds in _of_like_size([len(prefix) for prefix in prefixes]):
