@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 from panels import figures, state
 from panels.cards import decision_cards, picked_cell
-from panels.live import follow
+from panels.concepts import asks_for_concepts, study_of
+from panels.head import head
 from panels.sidebar import Choice
 from panels.state import Outcome, Shown
 from panels.words import heading, section
 
-from probes.analysis import resume_command
-from probes.report.content import dataset_names, model_name
 from probes.report.data import Cell, RunData
 from probes.report.figures import (
     FIGURES,
@@ -27,9 +27,10 @@ from probes.report.figures import (
     quality_latency,
     quality_over_layers,
 )
-from probes.report.text import interval, level, number, percent
-from probes.report.verdict import caveats, decision_table
+from probes.report.text import interval, level, number, percent, sentence
+from probes.report.verdict import caveats, decision_table, verdict
 
+CONCEPTS = Path(__file__).parent / "concepts.py"
 _OWN = {"layer-dim", "quality-depth", "quality-latency", "latency", "layer-metrics"}
 
 
@@ -40,7 +41,10 @@ def page(choice: Choice) -> None:
         return
     shown = [run for run in (choice.run, choice.other) if run is not None]
     for run in shown:
-        _head(run)
+        head(run)
+        if asks_for_concepts(run):
+            _concepts(run)
+            continue
         if run.view.problem is None:
             outcome = state.outcome(run, choice.budget)
             if run.data.decision is not None or outcome.walk is not None:
@@ -51,8 +55,9 @@ def page(choice: Choice) -> None:
                     "This run has no exit decision: its figures are below.", icon=":material/info:"
                 )
     readable = [run for run in shown if run.view.problem is None]
-    if any(not run.data.measurements.empty for run in readable):
-        _figures(readable, choice)
+    drawn = [run for run in readable if not asks_for_concepts(run)]
+    if any(not run.data.measurements.empty for run in drawn):
+        _figures(drawn, choice)
     for run in readable:
         _files(run)
 
@@ -65,25 +70,22 @@ def _no_runs() -> None:
     st.code("fathometer run exit-layers --model minilm --data pairs.csv", language="bash")
 
 
-def _head(run: Shown) -> None:
-    """Name and state of a run; what is wrong with it, and what to do."""
-    info = run.view.info
-    names = ", ".join(dataset_names(info))
-    title = " on ".join(part for part in (model_name(info), names) if part) or run.slug
-    created = str(info.get("created", "")).replace("T", " ").replace("+00:00", " UTC")
-    heading(title, " · ".join(p for p in (run.slug, str(info.get("analysis", "")), created) if p))
-    if run.view.problem is not None:
-        st.error(
-            "This run cannot be read. Delete it on the page Runs, or run it again.",
-            icon=":material/error:",
-        )
-        st.text(run.view.problem)
-    elif run.status == "running":
-        follow(run)
-    elif run.status in ("failed", "interrupted"):
-        st.error(f"This run was not finished ({run.status}).", icon=":material/error:")
-        st.text(str(info.get("message") or "No reason was written."))
-        st.code(resume_command(run.view.path), language="bash")
+def _concepts(run: Shown) -> None:
+    """What a study of concepts found, in short; the rest is on a page of its own."""
+    study = study_of(run)
+    if study is None:
+        return
+    found = run.data.once("verdict", lambda: verdict(run.data))
+    if run.status == "finished":
+        st.text("\n".join((sentence(found.headline), *found.sentences)))
+    st.page_link(
+        CONCEPTS, label="All figures of these concepts", icon=":material/stacked_line_chart:"
+    )
+    figures.show(
+        FIGURES["concept-depth"](run.data),
+        f"concept-depth-{run.slug}",
+        "No concept was measured layer by layer (yet).",
+    )
 
 
 def _own_decision(run: Shown, outcome: Outcome) -> None:

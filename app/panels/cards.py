@@ -37,32 +37,32 @@ def decision_cards(shown: Shown, outcome: Outcome) -> None:
     full = data.at(data.full, "calibrate")
     wide = "" if data.full is None else f"of {data.n_layers} × {data.full.dim}"
     with st.grid(6, min_column_width=140):
-        _card(
+        card(
             f"Exit ({tag(cell.variant)})",
             f"{cell.layer} × {cell.dim}",
             wide,
             "",
         )
-        _card(
+        card(
             "Quality kept",
             percent(numbers.get("calibrate_share")),
             _kept(outcome),
             "Share of the full model’s quality on the calibrate part, with its one-sided lower limit.",
         )
-        _card(
+        card(
             "Quality",
             number(numbers.get("calibrate_quality")),
             "" if full is None else f"full {number(full.value)}",
             f"{_title(shown)} on the calibrate part, which the test was made on.",
         )
-        _card(
+        card(
             "Time per text",
             time,
             beside,
             "Median from text to embedding, tokenising included, on the machine of the run.",
         )
-        _card("Speed-up", speed, cost, "Time of the full model over time of this exit.")
-        _card(
+        card("Speed-up", speed, cost, "Time of the full model over time of this exit.")
+        card(
             "Confidence",
             level(outcome.budget.confidence),
             outcome.budget.guarantee,
@@ -70,7 +70,7 @@ def decision_cards(shown: Shown, outcome: Outcome) -> None:
         )
 
 
-def _card(label: str, value: str, below: str, explained: str) -> None:
+def card(label: str, value: str, below: str, explained: str) -> None:
     """One number with what it is to be compared with."""
     st.metric(
         label,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,19 +35,48 @@ def scheme() -> Scheme:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
-def show(card: FigureCard | None, key: str, empty: str, run: str = "") -> None:
+def show(
+    card: FigureCard | None,
+    key: str,
+    empty: str,
+    run: str = "",
+    clicked: Callable[[Sequence[Any]], None] | None = None,
+) -> None:
     """A figure with its title inside (so that the SVG carries it), or one line that says why there is none.
 
-    `run` is named beside the title where two runs stand side by side."""
+    `run` is named beside the title where two runs stand side by side. `clicked` gets the points of a click on the
+    figure; none when a click took the selection back."""
     with st.container(border=True):
         _named(run)
         if card is None:
             st.caption(empty)
             return
+        spec, more = _dressed(card), {}
+        if clicked is not None:
+            spec = _selectable(spec)
+            more = {
+                "on_select": lambda: clicked(st.session_state[key].selection.points),
+                "selection_mode": "points",
+            }
         st.plotly_chart(
-            _Ready(_dressed(card)), key=key, theme=None, config=_config(card), alt=card.alt
+            _Ready(spec), key=key, theme=None, config=_config(card), alt=card.alt, **more
         )
         _below(card, key)
+
+
+def _selectable(spec: dict[str, Any]) -> dict[str, Any]:
+    """The figure with clicks for selection: no zoom that a click could start, and nothing fades when one was made."""
+    layout = spec["layout"]
+    layout |= {"dragmode": False, "clickmode": "event+select", "hovermode": "closest"}
+    for name in [name for name in layout if name.startswith(("xaxis", "yaxis"))]:
+        layout[name] = {**layout[name], "fixedrange": True}
+    traces = [
+        {**trace, "unselected": {"marker": {"opacity": 1}}}
+        if trace.get("type") == "scatter" and "marker" in trace
+        else trace
+        for trace in spec["data"]
+    ]
+    return {"data": traces, "layout": layout}
 
 
 def show_clickable(

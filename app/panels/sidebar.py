@@ -50,9 +50,13 @@ def sidebar() -> Choice:
             disabled=not others,
         )
         run = state.load(slug)
-        budget = _budget(run)
+        other = state.load(beside) if beside in others else None
+        asked = next((r for r in (run, other) if r is not None and state.has_budget(r)), None)
+        if asked is None:  # there is nothing to choose; a run that has a budget starts from its own
+            st.session_state["_budget_of"] = slug
+        budget = Budget() if asked is None else _budget(asked)
         _badge(run)
-        return Choice(run, state.load(beside) if beside in others else None, budget)
+        return Choice(run, other, budget)
 
 
 def _first_good(statuses: list[str]) -> int:

@@ -21,6 +21,7 @@ from probes.report import RunData
 from probes.report.data import Cell, mapping
 from probes.report.text import is_number, variant_name
 from probes.runs import RunView, list_runs
+from probes.runs.layout import TABLES
 
 Stamp = tuple[tuple[str, int, int], ...]
 _PARTS = (
@@ -29,7 +30,6 @@ _PARTS = (
     "measures.json",
     "decision.json",
     "report.html",
-    "tables/chains.parquet",
 )
 
 
@@ -64,8 +64,13 @@ def _stat(path: Path, name: str) -> tuple[str, int, int]:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Modification times and sizes of a run's parts."""
-    return tuple(_stat(path, name) for name in _PARTS)
+    """Modification times and sizes of a run's parts, whichever tables it holds."""
+    try:
+        tables = sorted(entry.name for entry in os.scandir(path / TABLES))
+    except OSError:
+        tables = []
+    names = (*_PARTS, *(f"{TABLES}/{name}" for name in tables if name.endswith(".parquet")))
+    return tuple(_stat(path, name) for name in names)
 
 
 def runs() -> list[RunView]:
@@ -160,6 +165,13 @@ def _step(walk: Walk, name: str) -> dict[str, Any]:
     held = walk.steps["name"].tolist()
     at = len(held) - 1 - held[::-1].index(name)
     return {key: walk.steps[key].iloc[at] for key in walk.steps.columns}
+
+
+def has_budget(shown: Shown) -> bool:
+    """Whether a budget means anything to this run: it chooses an exit, or it has chosen one."""
+    data = shown.data
+    asked = "min_quality" in data.part("options") or "max_loss" in data.part("options")
+    return asked or data.decision is not None or "chains" in data.table_names
 
 
 def own_budget(data: RunData) -> Budget:

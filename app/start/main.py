@@ -30,6 +30,12 @@ page = st.navigation(
         st.Page(
             pages / "overview.py", title="Overview", icon=":material/straighten:", default=True
         ),
+        st.Page(
+            pages / "concepts.py",
+            title="Concepts",
+            icon=":material/stacked_line_chart:",
+            url_path="concepts",
+        ),
         st.Page(pages / "runs.py", title="Runs", icon=":material/folder_open:", url_path="runs"),
     ]
 )
