@@ -199,6 +199,9 @@ class _Numbers:
         low = high = None
         if len(drawn) >= self.options.confidence * len(self.sample.draws):
             low, high = _interval(drawn, value, self.options.confidence, whole)
+            if not whole:
+                low = value - self.sample.widen * (value - low)
+                high = value + self.sample.widen * (high - value)
         self.rows.append({"measure": measure, "value": value, "low": low, "high": high})
 
     def table(self) -> pd.DataFrame:

@@ -46,6 +46,7 @@ class Resampled:
     own_deviation: FloatArray  # (layer,)
     own_reach: float  # the same for the layers' own one-sided bounds
     units: int  # examples, or groups of them
+    widen: float  # what percentile intervals lack
 
     @classmethod
     def of(cls, curve: Curve, draws: int, confidence: float, seed: int) -> Resampled:
@@ -67,7 +68,7 @@ class Resampled:
         reach, own_reach = (
             float(np.quantile(found, confidence)) * widen for found in (largest, highest)
         )
-        return cls(curve, drawn, deviation, reach, own_deviation, own_reach, sample.size)
+        return cls(curve, drawn, deviation, reach, own_deviation, own_reach, sample.size, widen)
 
     def lower_bounds(self) -> FloatArray:
         """(layer,) one-sided lower bounds that hold for all layers at once."""
