@@ -29,9 +29,9 @@ __all__ = [
     "Swept",
     "compare_depths",
     "cross_validate",
-    "mdl_sweep",
     "depth_numbers",
     "mdl_depth",
+    "mdl_sweep",
     "rise_above",
     "sweep",
 ]
