@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from probes.datasets.assemble import build_retrieval
 from probes.datasets.catalogue import PYTHON, register_dataset
+from probes.datasets.relevance import build_retrieval
 from probes.datasets.stdlib_docs import Docstring, python_version, stdlib_docstrings
 from probes.types import LabelledTexts, Retrieval, Source
 

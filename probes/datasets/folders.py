@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probes.datasets.assemble import build_retrieval
 from probes.datasets.reading import decoded_lines, json_records
+from probes.datasets.relevance import build_retrieval
 from probes.datasets.values import good_number, good_text
 from probes.errors import DataError
 from probes.types import Retrieval, Source

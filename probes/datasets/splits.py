@@ -56,7 +56,8 @@ def group_folds(
 ) -> list[tuple[Index, Index]]:
     """k stratified folds as (train, test) indices; no group is on both sides of one.
 
-    `labels` (n,) classes, or real-valued scores (then kept in proportion by quartile); `groups` (n,) or None.
+    `labels` are classes (n,), real-valued scores (n,), kept in proportion by quartile, or numbers (n, t) as in
+    `LabelledNumbers.targets`, whole ones too; `groups` (n,) or None.
     Raises `DataError` when a class lies in fewer than k groups, since some fold would lack it.
 
     >>> folds = group_folds([0, 1] * 6, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5], 3, np.random.default_rng(0))
@@ -187,7 +188,9 @@ def _shared_keys(dataset: Dataset, tie_documents: bool) -> Iterable[Keyed]:
 
 
 def _strata(values: NDArray[Any]) -> tuple[Index, list[Any] | None]:
-    """Class codes and names; quartile bins and None for real-valued labels."""
+    """Class codes and names; bins and None for real-valued labels and for numbers (n, t)."""
+    if values.ndim == 2:
+        return _number_strata(values), None
     if values.dtype.kind == "f" and not np.all(values == np.round(values)):
         return _bins(values), None
     names, codes = np.unique(values, return_inverse=True)
