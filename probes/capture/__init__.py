@@ -15,6 +15,7 @@ from probes.capture.capture import capture
 from probes.capture.hooks import TorchRunner, edit_site
 from probes.capture.pooling import POOLINGS, Pooler
 from probes.capture.sites import SITES, Place, Site, parse_place, parse_sites
+from probes.capture.spans import sentence_spans, word_spans
 
 __all__ = [
     "BACKENDS",
@@ -29,6 +30,8 @@ __all__ = [
     "edit_site",
     "parse_place",
     "parse_sites",
+    "sentence_spans",
+    "word_spans",
 ]
 
 

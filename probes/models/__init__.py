@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probes.models.catalog import CatalogueEntry, list_models
+    from probes.models.completions import (
+        completion_logprobs,
+        require_language_model,
+        sentence_logprobs,
+    )
     from probes.models.cut import cut_model
     from probes.models.download import pull
     from probes.models.embedding import EmbeddingSpec
@@ -24,13 +29,16 @@ _HOMES = {
     "Heads": "structure",
     "Model": "model",
     "Structure": "structure",
+    "completion_logprobs": "completions",
     "cut_model": "cut",
     "list_models": "catalog",
     "load_model": "load",
     "pick_device": "load",
     "pull": "download",
     "quantised": "quantise",
+    "require_language_model": "completions",
     "require_model": "load",
+    "sentence_logprobs": "completions",
     "untrained": "initialise",
     "wrap_model": "model",
 }
@@ -42,13 +50,16 @@ __all__ = [
     "Heads",
     "Model",
     "Structure",
+    "completion_logprobs",
     "cut_model",
     "list_models",
     "load_model",
     "pick_device",
     "pull",
     "quantised",
+    "require_language_model",
     "require_model",
+    "sentence_logprobs",
     "untrained",
     "wrap_model",
 ]
