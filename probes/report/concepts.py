@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from probes.report.data import RunData
 from probes.report.figures.card import listed
 from probes.report.frames import Point, only, points
-from probes.report.study import Concept, Study, plain_table
+from probes.report.study import Concept, Study, depth_tests
 from probes.report.tables import Table
-from probes.report.text import NOTHING, clean, count, interval, is_number, number
+from probes.report.text import NOTHING, clean, count, interval, is_number, number, sentence
 from probes.report.verdict import Verdict, conclusion, unfinished
 
 _COLUMNS = (
@@ -26,8 +26,8 @@ _COLUMNS = (
     "selectivity",
     "MDL depth",
     "compression",
-    "note",
 )
+_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 _NAMED = 4  # concepts that a sentence names one by one
 _SHOWN = 20  # pairs in the table of tests
 
@@ -105,7 +105,7 @@ def _no_depth(study: Study) -> str:
     none = [c for c in study.concepts if study.depth(c) is None]
     if not none or len(none) == len(study.concepts):
         return ""
-    return f"No depth could be given to {_names(none)}; the table says why."
+    return f"No depth could be given to {_names(none)}."
 
 
 def _untrained(study: Study) -> str:
@@ -141,24 +141,33 @@ def _tests(study: Study) -> str:
 
 
 def summary_table(study: Study) -> Table:
-    """One row per concept, families together."""
-    rows = tuple(_row(study, concept) for concept in study.by_family())
+    """One row per concept, families together; what else is to be said of a concept stands below, by number."""
+    shown = study.by_family()
+    notes = list(dict.fromkeys(note for concept in shown if (note := note_of(study, concept))))
+    rows = tuple(_row(study, concept, notes) for concept in shown)
     note = (
         f"Peak: best layer of the probe with its 95 % interval. Robust depth: first layer, of {study.n_layers}, from "
         "which on the curve stays within the interval of its peak, with its own interval. Selectivity: accuracy minus "
         "that on the control task, at the peak. MDL depth: layer with the shortest code; compression: uniform code "
         "over that code. R²: concepts that are numbers. A dash: not measured, or not defined."
     )
-    return Table("", _COLUMNS, rows, frozenset({2, 3, 4, 5, 6, 7, 8, 9, 10}), note)
+    told = " ".join(f"{_raised(at)} {sentence(text)}" for at, text in enumerate(notes, 1))
+    return Table("", _COLUMNS, rows, frozenset(range(2, 11)), f"{told} {note}".strip())
 
 
-def _row(study: Study, concept: Concept) -> tuple[str, ...]:
+def _raised(number: int) -> str:
+    return "".join(_RAISED[int(digit)] for digit in str(number))
+
+
+def _row(study: Study, concept: Concept, notes: list[str]) -> tuple[str, ...]:
     bag, peak, depth = study.bag_of_words(concept), study.peak(concept), study.depth(concept)
     code = study.level(concept, "mdl_depth")
     at_code = _at(study, concept, "compression", code)
     gain = _at(study, concept, "selectivity", peak)
+    name = clean(concept.name, 40) + (" (R²)" if concept.measure == "r2" else "")
+    note = note_of(study, concept)
     return (
-        clean(concept.name, 40) + (" (R²)" if concept.measure == "r2" else ""),
+        f"{name} {_raised(notes.index(note) + 1)}" if note else name,
         clean(concept.family, 30) or NOTHING,
         count(concept.n),
         number(concept.chance, 2),
@@ -173,7 +182,6 @@ def _row(study: Study, concept: Concept) -> tuple[str, ...]:
         _value(gain, 2),
         _value(code, 0),
         f"{_value(at_code, 1)}×" if at_code else NOTHING,
-        note_of(study, concept),
     )
 
 
@@ -200,23 +208,6 @@ def _at(study: Study, concept: Concept, measure: str, place: Point | None) -> Po
 
 def _value(point: Point | None, digits: int) -> str:
     return NOTHING if point is None else number(point.value, digits)
-
-
-def depth_tests(data: RunData) -> list[dict[str, Any]]:
-    """The tests of every pair, `deeper` an empty text where no difference could be shown."""
-    frame = plain_table(
-        data,
-        "depth_tests",
-        ("a", "b"),
-        ("depth_a", "depth_b", "difference", "low", "high", "p", "p_holm"),
-    )
-    if frame is None or "deeper" not in frame.columns:
-        return []
-    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
-    return [
-        {**row, "deeper": row["deeper"] if row["deeper"] in (row["a"], row["b"]) else ""}
-        for row in rows
-    ]
 
 
 def depth_test_table(data: RunData) -> Table | None:

@@ -210,22 +210,52 @@ class Study:
 
 
 def plain_table(
-    data: RunData, name: str, texts: Sequence[str], numbers: Sequence[str]
+    data: RunData,
+    name: str,
+    texts: Sequence[str],
+    numbers: Sequence[str],
+    *,
+    needs: Sequence[str] = (),
+    concepts: Sequence[str] | None = None,
 ) -> pd.DataFrame | None:
-    """A table of the run with these columns as text and as float; None when absent, empty or without one of them.
+    """A table of the run with these columns as text and as float; other columns are left as they are.
 
-    Rows without one of the texts or with a value that is no number are kept out; other columns are left as they are.
+    Rows are kept that have all of `texts` (the first of them one of `concepts`, if given) and a number in all of
+    `needs`. None where no row is left, and where the table or one of the columns is missing.
     """
     frame = data.table(name)
-    if frame is None or frame.empty or not {*texts, *numbers} <= set(frame.columns):
+    if frame is None or not {*texts, *numbers} <= set(frame.columns):
         return None
-    whole_rows = np.all([frame[text].notna().to_numpy(dtype=bool) for text in texts], axis=0)
-    typed = where(frame, whole_rows).reset_index(drop=True)
+    keep = np.ones(len(frame), dtype=bool)
+    for text in texts:
+        keep &= frame[text].notna().to_numpy(dtype=bool)
+    for number in needs:
+        keep &= np.array([is_number(value) for value in list(frame[number])], dtype=bool)
+    if concepts is not None:
+        keep &= np.array([name in concepts for name in names(frame, texts[0])], dtype=bool)
+    typed = where(frame, keep).reset_index(drop=True)
     for text in texts:
         typed[text] = names(typed, text)
     for number in numbers:
         typed[number] = [float(v) if is_number(v) else np.nan for v in list(typed[number])]
     return None if typed.empty else typed
+
+
+def depth_tests(data: RunData) -> list[dict[str, Any]]:
+    """The tests of every pair, `deeper` an empty text where no difference could be shown."""
+    frame = plain_table(
+        data,
+        "depth_tests",
+        ("a", "b"),
+        ("depth_a", "depth_b", "difference", "low", "high", "p", "p_holm"),
+    )
+    if frame is None or "deeper" not in frame.columns:
+        return []
+    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    return [
+        {**row, "deeper": row["deeper"] if row["deeper"] in (row["a"], row["b"]) else ""}
+        for row in rows
+    ]
 
 
 def _concept_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,15 @@ NEUTRAL = "#7f8790"  # lines and notes that belong to no series; readable on bot
 ACCENT = "#D55E00"  # the chosen cell
 SELECTED = "#CC79A7"  # the cell a reader picked
 MAGNITUDE = "Viridis"
-DIFFERENCE = "RdBu"  # always centred on zero
+# Red below zero, blue above: RdBu of ColorBrewer with a grey middle, written out because Plotly's Python and JavaScript
+# give the same name to opposite scales.
+DIFFERENCE = [
+    [0.0, "#b2182b"],
+    [0.25, "#ef8a62"],
+    [0.5, "#e4e4e4"],
+    [0.75, "#67a9cf"],
+    [1.0, "#2166ac"],
+]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 _KNOWN = ("raw", "translated", "centred")
@@ -31,10 +39,11 @@ def series_style(name: str, names: list[str]) -> dict[str, str]:
     """Colour, dash and marker of a series; the known variants always look the same."""
     order = [*_KNOWN, *(n for n in names if n not in _KNOWN)]
     at = order.index(name)
+    turn = at // len(PALETTE)  # a colour that comes again comes with another dash and marker
     return {
         "color": PALETTE[at % len(PALETTE)],
-        "dash": DASHES[at % len(DASHES)],
-        "symbol": MARKERS[at % len(MARKERS)],
+        "dash": DASHES[(at + turn) % len(DASHES)],
+        "symbol": MARKERS[(at + turn) % len(MARKERS)],
     }
 
 

@@ -6,11 +6,26 @@ A new figure is one file here with one `@figure(...)` registration; it returns N
 from __future__ import annotations
 
 from probes.report.figures.card import FIGURES, FigureCard, Marks, cards, figure
+from probes.report.figures.concept_causal import causal_effects
+from probes.report.figures.concept_conditions import condition_changes, condition_curves
 from probes.report.figures.concept_depth import concept_depth
+from probes.report.figures.concept_erasure import erasure_effects
+from probes.report.figures.concept_lines import (
+    code_length,
+    direction_agreement,
+    magnitude_law,
+    own_preference,
+)
+from probes.report.figures.concept_mix import scalar_mix_shares
+from probes.report.figures.concept_shots import few_shot_curves
+from probes.report.figures.concept_summary import depth_differences, depth_summary
+from probes.report.figures.concept_time import readable_over_time
+from probes.report.figures.concept_transfer import transfer_layers, transfer_matrix
 from probes.report.figures.depth import quality_over_layers
 from probes.report.figures.heatmap import layer_dim_heatmap
 from probes.report.figures.latency import latency_per_layer
 from probes.report.figures.metrics import layer_metrics
+from probes.report.figures.panels import with_layer
 from probes.report.figures.pareto import pareto_front, quality_latency
 
 __all__ = [
@@ -18,12 +33,28 @@ __all__ = [
     "FigureCard",
     "Marks",
     "cards",
+    "causal_effects",
+    "code_length",
     "concept_depth",
+    "condition_changes",
+    "condition_curves",
+    "depth_differences",
+    "depth_summary",
+    "direction_agreement",
+    "erasure_effects",
+    "few_shot_curves",
     "figure",
     "latency_per_layer",
     "layer_dim_heatmap",
     "layer_metrics",
+    "magnitude_law",
+    "own_preference",
     "pareto_front",
     "quality_latency",
     "quality_over_layers",
+    "readable_over_time",
+    "scalar_mix_shares",
+    "transfer_layers",
+    "transfer_matrix",
+    "with_layer",
 ]

@@ -16,7 +16,9 @@ from probes.report.theme import NEUTRAL, SELECTED, layer_ticks
 _TITLE = 21  # pixels above a panel for its title
 _TICKS = 30  # and below it for its ticks
 _HEADING = 27  # above the first row of a group
-_TOP, _BOTTOM = 44, 40  # of the whole figure: legend, name of the axis
+_LEGEND, _BOTTOM = 44, 50  # of the whole figure: legend, name of the axis
+_WASTE = 1.7  # panels there is room for, per panel: more is a waste of paper
+_LONG = 24  # characters of a title that fit above a panel, its corner left free
 _GAP = 0.022  # between columns, as a share of the width
 
 
@@ -45,6 +47,7 @@ class Sheet:
     columns: int = 4
     height: int = 112
     left: int = 56
+    right: int = 16
     own_y: bool = False  # whether every panel shows its own ticks on y
 
     def fitted(self, panels: Sequence[Panel]) -> Sheet:
@@ -66,13 +69,16 @@ def layer_axis(last: int) -> Spec:
 
 def arranged(panels: Sequence[Panel], sheet: Sheet, *, legend: Sequence[Spec] = ()) -> Spec:
     """All panels in one figure. `legend` holds entries for what the panels draw as shapes."""
+    panels = _flowing(panels, sheet.columns)
     sheet = sheet.fitted(panels)
     rows = _rows(panels, sheet.columns)
+    shown = {t.get("name") for p in panels for t in p.traces if t.get("showlegend") is not False}
+    above = _LEGEND if legend or len(shown) > 1 else 8
     named = any(panel.group for panel in panels)
     tops, height = _tops(rows, sheet, named=named)
     layout: Spec = {
-        "height": int(height + _TOP + _BOTTOM),
-        "margin": {"l": sheet.left, "r": 16, "t": _TOP, "b": _BOTTOM},
+        "height": int(height + above + _BOTTOM),
+        "margin": {"l": sheet.left, "r": sheet.right, "t": above, "b": _BOTTOM},
         "legend": {"orientation": "h", "x": 0, "y": 1 + 12 / height, "yanchor": "bottom"},
         "shapes": [],
         "annotations": [],
@@ -112,7 +118,8 @@ def one_legend(traces: list[Spec]) -> list[Spec]:
 def entry(name: str, **looks: Any) -> Spec:
     """A legend entry for something that is drawn as a shape."""
     mode = "+".join(kind + "s" for kind in ("line", "marker") if kind in looks)
-    return {"type": "scatter", "x": [None], "y": [None], "name": name, "mode": mode, **looks}
+    place = {"type": "scatter", "x": [None], "y": [None]}
+    return {**place, "name": name, "legendgroup": name, "mode": mode, **looks}
 
 
 def with_layer(card: FigureCard, layer: int | None) -> FigureCard:
@@ -123,6 +130,20 @@ def with_layer(card: FigureCard, layer: int | None) -> FigureCard:
     line = {"color": SELECTED, "width": 2, "dash": "dash"}
     shapes = [upright(layer, line, panel) for panel in range(panels)]
     return replace(card, drawn=marked(card.spec, shapes=shapes))
+
+
+def _flowing(panels: Sequence[Panel], columns: int) -> Sequence[Panel]:
+    """The panels without headings, the group beside each title, where headings would leave half of the page empty."""
+    if len(_rows(panels, columns)) * columns < _WASTE * len(panels) or len(panels) < 2:
+        return panels
+    return [replace(panel, group="", title=_with_group(panel)) for panel in panels]
+
+
+def _with_group(panel: Panel) -> str:
+    group = label(panel.group, 16)
+    if not group or len(panel.title) + len(group) > _LONG:
+        return panel.title
+    return f"{panel.title} <span style='color:{NEUTRAL}'>{group}</span>"
 
 
 def _rows(panels: Sequence[Panel], columns: int) -> list[list[Panel]]:
