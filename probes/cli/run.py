@@ -23,6 +23,7 @@ from rich.progress import (
 from probes import analysis as analyses
 from probes.analysis import Analysis, Option
 from probes.cli.decision import print_decision
+from probes.cli.findings import print_findings
 from probes.cli.shell import console, errors, print_lines
 from probes.errors import InputError
 from probes.files import runs_dir
@@ -93,6 +94,8 @@ def print_result(analysis: Analysis, path: Path) -> None:
     print_lines(analysis.summary(view))
     if view.decision is not None:
         print_decision(view)
+    else:
+        print_findings(view)
     console.print(f"report:    {path / 'report.html'}", markup=False)
     words = ["fathometer", "dashboard"]
     if path.parent.resolve() != runs_dir().resolve():

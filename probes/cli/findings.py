@@ -1,0 +1,42 @@
+"""What a run without a decision found, on the terminal: a few sentences and a table that fits into 80 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from probes.cli.shell import console
+from probes.report.data import RunData
+from probes.report.tables import Table as Lines
+from probes.report.verdict import verdict
+from probes.runs import RunView
+
+_LEFT_OUT = frozenset(
+    {"family", "n", "selectivity", "MDL depth", "compression"}
+)  # the report has them
+
+
+def print_findings(view: RunView) -> None:
+    """Print what the run concluded, nothing if it concluded nothing."""
+    found = verdict(RunData.of(view))
+    if found.kind == "none":
+        return
+    console.print(f"\n{found.headline}", style="bold", markup=False)
+    for words in found.sentences:
+        console.print(words, markup=False)
+    if found.table is not None:
+        console.print(_table(found.table))
+        console.print(found.table.note, style="dim", markup=False)
+    console.print()
+
+
+def _table(lines: Lines) -> Table:
+    shown = [at for at, name in enumerate(lines.columns) if name not in _LEFT_OUT]
+    table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
+    for at in shown:
+        right = at in lines.numeric
+        table.add_column(lines.columns[at], justify="right" if right else "left", no_wrap=right)
+    for row in lines.rows:
+        table.add_row(*(Text(row[at]) for at in shown))
+    return table

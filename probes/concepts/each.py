@@ -1,0 +1,171 @@
+"""What is asked of a single concept beside its curve: few labels, mixed layers, magnitude, preference, time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from probes.concepts.measure import common
+from probes.concepts.tasks import ConceptTask, Reading
+from probes.probing import (
+    RidgeProbe,
+    ScalarMixProbe,
+    cross_validate,
+    few_shot,
+    magnitude_correlation,
+)
+from probes.stats import wilson_interval
+from probes.tables import tidy
+
+if TYPE_CHECKING:
+    from probes.concepts.study import Study
+
+MOST_SENTENCES = 8
+SHOWN_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+MIN_TEXTS = 40  # with a sentence at that place, for a probe to be worth it
+
+
+def layers_at(n_layers: int, depths: tuple[float, ...]) -> list[int]:
+    """Layers at relative depths, halves rounded up.
+
+    >>> layers_at(6, (0.0, 0.25, 0.5, 1.0))
+    [0, 2, 3, 6]
+    """
+    return sorted({int(np.floor(depth * n_layers + 0.5)) for depth in depths})
+
+
+def few_labels(study: Study, task: ConceptTask) -> None:
+    """Accuracy against the number of labels, at five depths (FEET)."""
+    if task.kind != "classes":
+        return
+    rows = few_shot(
+        study.states(task),
+        task.labels,
+        layers=layers_at(study.n_layers, SHOWN_DEPTHS),
+        groups=task.groups,
+        seed=study.plan.seed,
+        **common(task, study.pooling(task)),
+    )
+    study.add(rows)
+
+
+def mixed_layers(study: Study, task: ConceptTask) -> None:
+    """A probe on a learned mix of all layers, on held-out groups, beside the best single layer."""
+    if task.kind != "classes":
+        return
+    from probes.datasets import group_folds
+
+    rng = np.random.default_rng(study.plan.seed)
+    groups = np.arange(task.n) if task.groups is None else task.groups
+    train, test = group_folds(task.labels, groups, study.plan.folds, rng)[0]
+    states = study.states(task)
+    stacked = np.stack([states[layer] for layer in sorted(states)], axis=1)  # (n, layer, d)
+    probe = ScalarMixProbe(random_state=study.plan.seed).fit(stacked[train], task.labels[train])
+    right = float((probe.predict(stacked[test]) == task.labels[test]).sum())
+    low, high = wilson_interval(right, len(test))
+    study.extend(
+        "scalar_mix",
+        pd.DataFrame(
+            {
+                "concept": task.name,
+                "layer": sorted(states),
+                "weight": probe.weights_,
+                "share": probe.layer_share_,
+                "value": right / len(test),
+                "low": low,
+                "high": high,
+                "n": len(test),
+                "best_layer_value": float(study.curves[task.name].values.max()),
+            }
+        ),
+    )
+
+
+def distances(study: Study, task: ConceptTask) -> None:
+    """Whether distances of states follow the numbers or their logarithms (Weber–Fechner)."""
+    if task.kind != "numbers" or task.labels.shape[1] != 1:
+        return
+    rows = magnitude_correlation(
+        study.states(task),
+        task.labels[:, 0],
+        groups=task.groups,
+        seed=study.plan.seed,
+        **common(task, study.pooling(task)),
+    )
+    study.add(rows)
+
+
+def preferences(study: Study, task: ConceptTask) -> None:
+    """Share of minimal pairs in which the model, read out at each layer, finds the right text more probable."""
+    if task.kind != "minimal-pairs":
+        return
+    from probes.models import sentence_logprobs
+
+    layers = list(range(study.n_layers + 1))
+    logs = sentence_logprobs(study.model, task.reading.texts, layers)  # (2n, layer)
+    better = logs[: task.n] > logs[task.n :]
+    rows: list[dict[str, Any]] = []
+    for layer in layers:
+        won = int(better[:, layer].sum())
+        low, high = wilson_interval(won, task.n)
+        rows.append(
+            {
+                "measure": "preference",
+                "layer": layer,
+                "value": won / task.n,
+                "low": low,
+                "high": high,
+                "n": task.n,
+                "seed": study.plan.seed,
+                **common(task, study.pooling(task)),
+            }
+        )
+    study.add(tidy(rows))
+
+
+def over_time(study: Study, task: ConceptTask) -> None:
+    """The same question asked of the state after sentence 1, 2, …: when does the answer become readable?"""
+    if task.kind != "classes" or task.reading.spans is not None:
+        return
+    from probes.capture import sentence_spans
+
+    spans = [sentence_spans(text) for text in task.reading.texts]
+    most = min(max(map(len, spans)), MOST_SENTENCES)
+    if most < 2 or np.median([len(row) for row in spans]) < 2:
+        return
+    tables: list[pd.DataFrame] = []
+    for number in range(1, most + 1):
+        rows = np.array([i for i, row in enumerate(spans) if len(row) >= number])
+        _, counts = np.unique(task.labels[rows], return_counts=True)
+        if len(rows) < MIN_TEXTS or len(counts) < 2 or counts.min() < study.plan.folds:
+            continue
+        read = Reading(tuple(task.reading.texts[i][: spans[i][number - 1][1]] for i in rows))
+        tables.append(_after(study, task, number, rows, read))
+    if tables:
+        study.extend("over_time", pd.concat(tables, ignore_index=True))
+
+
+def _after(
+    study: Study, task: ConceptTask, number: int, rows: Any, reading: Reading
+) -> pd.DataFrame:
+    """Curves of the texts cut after sentence `number`; so no model, whichever way it reads, sees what follows."""
+    store = study.read(reading, f"capture {task.name}, {number} sentences")
+    labels = task.labels[rows]
+    groups = None if task.groups is None else task.groups[rows]
+    swept = cross_validate(
+        RidgeProbe(),
+        store["exit"],
+        labels,
+        study.plan.folds,
+        groups=groups,
+        seed=study.plan.seed,
+        draws=study.plan.draws,
+    )
+    found = swept.table[swept.table["measure"] == "accuracy"]
+    counts = np.bincount(np.unique(labels, return_inverse=True)[1])
+    kept: Any = found[["layer", "value", "low", "high", "n"]]
+    return kept.assign(
+        concept=task.name, sentence=number, chance=float(counts.max() / counts.sum())
+    )

@@ -1,0 +1,232 @@
+"""The whole study: every concept under every condition, then what connects concepts, written down as it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pandas as pd
+
+from probes.concepts.conditions import PLAIN, UNTRAINED, Condition
+from probes.concepts.measure import (
+    correct_rows,
+    measure_code,
+    measure_curve,
+    measure_depth,
+)
+from probes.concepts.parts import EACH, TOGETHER
+from probes.concepts.plan import ConceptPlan, Progress
+from probes.concepts.states import LayerStates, capture_reading, task_states
+from probes.concepts.summary import above_bag, concept_row
+from probes.concepts.tasks import ConceptTask, Reading
+from probes.errors import FathometerError, InputError
+from probes.probing.curves import Curve
+
+if TYPE_CHECKING:
+    from probes.models import Model
+    from probes.store import Store
+
+
+class Keep(Protocol):
+    """Where findings go as they come: a run folder, or `Findings` in memory."""
+
+    def add(self, rows: pd.DataFrame) -> None: ...
+    def write_table(self, name: str, frame: pd.DataFrame) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@dataclass
+class Study:
+    """A study under way: what it works on and what later steps need of earlier ones."""
+
+    model: Model
+    tasks: tuple[ConceptTask, ...]
+    plan: ConceptPlan
+    keep: Keep
+    progress: Progress
+    curves: dict[str, Curve] = field(default_factory=dict[str, Curve])  # plain, by concept
+    done: dict[str, bool | None] = field(
+        default_factory=dict[str, bool | None]
+    )  # above the bag of words?
+    notes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    tables: dict[str, list[pd.DataFrame]] = field(default_factory=dict[str, list[pd.DataFrame]])
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.n_layers
+
+    def store(
+        self, task: ConceptTask, condition: Condition = PLAIN, model: Model | None = None
+    ) -> Store:
+        """States of a task; what was captured before comes from the cache."""
+        text = f"capture {task.name}" + (f" ({condition.variant})" if condition.variant else "")
+        return capture_reading(
+            model or self.model,
+            condition.reading(task.reading, self.plan.seed),
+            self.plan.places,
+            pooling=condition.pooling,
+            dtype=condition.dtype,
+            progress=self._telling(text),
+        )
+
+    def states(self, task: ConceptTask) -> LayerStates:
+        """Layer -> one row per example, under the plain condition."""
+        return task_states(task, self.store(task)["exit"])
+
+    def read(
+        self, reading: Reading, text: str, site: str = "exit", pooling: str | None = None
+    ) -> Store:
+        """States of other texts."""
+        return capture_reading(
+            self.model,
+            reading,
+            self.plan.places,
+            site=site,
+            pooling=pooling,
+            progress=self._telling(text),
+        )
+
+    def _telling(self, text: str) -> Any:
+        def tell(done: int, total: int) -> None:
+            self.progress(done, total, text)
+
+        return tell
+
+    def pooling(self, task: ConceptTask, condition: Condition = PLAIN) -> str:
+        """What the pooling column says."""
+        places = self.plan.places
+        if condition.pooling:
+            return condition.pooling
+        if task.reading.spans is not None:
+            return places.span_pooling
+        return places.pooling or self.model.embedding.pooling
+
+    def add(self, rows: pd.DataFrame, task: ConceptTask | None = None) -> None:
+        """Write rows down, and, where they belong to a task, what they say beside."""
+        if len(rows):
+            self.keep.add(rows)
+        for note in () if task is None else rows.attrs.get("notes", ()):
+            self.tell(task, note)
+
+    def extend(self, name: str, frame: pd.DataFrame) -> None:
+        """Add rows to a table and write it down."""
+        parts = self.tables.setdefault(name, [])
+        if len(frame):
+            parts.append(frame)
+            self.keep.write_table(name, pd.concat(parts, ignore_index=True))
+
+    def tell(self, task: ConceptTask | None, text: str) -> None:
+        """Write down what a reader must know, of a concept or of all."""
+        if task is not None:
+            self.notes.setdefault(task.name, []).append(text)
+            text = f"{task.name}: {text}"
+        self.keep.note(text)
+
+
+def study_concepts(
+    model: Model,
+    tasks: Sequence[ConceptTask],
+    plan: ConceptPlan,
+    keep: Keep,
+    progress: Progress = lambda done, total, text: None,
+) -> Study:
+    """Measure every task at every layer of `model` and write all that is found to `keep`.
+
+    Rows and tables come as each concept is done, so that what is there survives a stop. A part that does not apply
+    (no language-model head, too little data) leaves a note instead of rows.
+    """
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise InputError(f"concepts need different names: {', '.join(names)}")
+    study = Study(model, tuple(tasks), plan, keep, progress)
+    for task in tasks:
+        _plain(study, task)
+    conditions = list(plan.conditions)
+    if "untrained" in plan.controls:
+        conditions.insert(0, UNTRAINED)
+    for condition in conditions:
+        changed = condition.model(model, plan.seed)
+        for task in tasks:
+            _under_condition(study, task, condition, changed)
+    for name, part in TOGETHER.items():
+        if name in plan.parts:
+            progress(0, None, f"{name.replace('-', ' ')} over all concepts")
+            _guarded(study, None, name, part)
+    _summarise(study)
+    return study
+
+
+def _plain(study: Study, task: ConceptTask) -> None:
+    """A concept's own curve with its controls, then everything that needs only this concept."""
+    states = study.store(task)["exit"]
+    plan, pooling = study.plan, study.pooling(task)
+    study.progress(0, None, f"probe {task.name}")
+    measured = measure_curve(task, states, pooling, plan, PLAIN)
+    study.add(measured.rows)
+    for note in measured.notes:
+        study.tell(task, note)
+    study.curves[task.name] = measured.curve
+    study.add(measure_depth(task, measured.curve, pooling, plan, study.n_layers), task)
+    study.extend("predictions", correct_rows(task, measured.curve))
+    study.extend("examples", _examples(task))
+    if "mdl" in plan.parts and task.kind in ("classes", "pairs", "tokens"):
+        study.progress(0, None, f"code length of {task.name}")
+        for rows in measure_code(task, states, pooling, plan):
+            study.add(rows)
+    for name, part in EACH.items():
+        if name in plan.parts:
+            _guarded(study, task, name, part)
+    study.done[task.name] = above_bag(measured.curve, measured.bag, plan.draws, plan.seed)
+    _summarise(study)
+
+
+def _under_condition(study: Study, task: ConceptTask, condition: Condition, model: Model) -> None:
+    try:
+        store = study.store(task, condition, model)
+    except InputError as error:  # noise where states are taken at given places
+        study.tell(task, f"not measured under {condition.variant}: {error}")
+        return
+    study.progress(0, None, f"probe {task.name} ({condition.variant})")
+    pooling = study.pooling(task, condition)
+    measured = measure_curve(task, store["exit"], pooling, study.plan, condition)
+    study.add(measured.rows)
+    if condition.kind != "untrained":
+        study.add(measure_depth(task, measured.curve, pooling, study.plan, study.n_layers))
+
+
+def _guarded(study: Study, task: ConceptTask | None, name: str, part: Any) -> None:
+    """A part that does not apply leaves a note; the rest of the study goes on."""
+    try:
+        part(study) if task is None else part(study, task)
+    except FathometerError as error:
+        study.tell(task, f"no {name.replace('-', ' ')}: {error}")
+
+
+def _examples(task: ConceptTask) -> pd.DataFrame:
+    """Text and label of every example, for those who want to see what is got wrong."""
+    names = task.target.names
+    if task.kind == "minimal-pairs":
+        labels = [""] * task.n
+    elif task.kind == "numbers":
+        labels = [", ".join(f"{value:g}" for value in row) for row in task.labels]
+    else:
+        labels = [names[int(code)] for code in task.labels]
+    return pd.DataFrame(
+        {
+            "concept": task.name,
+            "example": range(task.n),
+            "text": task.shown(),
+            "label": labels,
+        }
+    )
+
+
+def _summarise(study: Study) -> None:
+    """The table of concepts as far as they are done."""
+    rows = [
+        concept_row(task, study.notes.get(task.name, []), study.done[task.name])
+        for task in study.tasks
+        if task.name in study.done
+    ]
+    study.keep.write_table("concepts", pd.DataFrame(rows))

@@ -1,0 +1,108 @@
+"""What connects concepts: which lies deeper, whether a probe carries over, whether directions agree, what erasing costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from probes.concepts.each import layers_at
+from probes.concepts.tasks import ConceptTask
+from probes.erasure import ConceptStates, DamageOptions, collateral
+from probes.probing import (
+    MassMeanProbe,
+    compare_depths,
+    direction_agreement,
+    transfer_matrix,
+)
+
+if TYPE_CHECKING:
+    from probes.concepts.study import Study
+
+ERASED_AT = (2 / 3,)  # relative depth
+MOST_ERASED = 8  # concepts: every one is erased and every one measured
+
+
+def depth_tests(study: Study) -> None:
+    """Which concept lies deeper than which, over all pairs of concepts that have a depth."""
+    pairs = len(study.curves) * (len(study.curves) - 1) // 2
+    if pairs:
+        draws = max(10_000, 80 * pairs)  # what Holm's correction over all pairs takes
+        study.extend("depth_tests", compare_depths(study.curves, draws=draws, seed=study.plan.seed))
+
+
+def same_question(tasks: tuple[ConceptTask, ...]) -> list[list[ConceptTask]]:
+    """Concepts of one family that give single texts the same two classes: one concept in several contexts."""
+    found: dict[tuple[str, tuple[str, ...]], list[ConceptTask]] = {}
+    for task in tasks:
+        if task.is_binary:
+            found.setdefault((task.family, task.target.names), []).append(task)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def transfer(study: Study) -> None:
+    """Probes trained on one data set and tested on the others of its family."""
+    for group in same_question(study.tasks):
+        study.extend(
+            "transfer",
+            transfer_matrix(
+                {task.name: study.states(task) for task in group},
+                {task.name: task.labels for task in group},
+                groups=_groups(group),
+                probe=MassMeanProbe(),
+                cv=study.plan.folds,
+                seed=study.plan.seed,
+                draws=study.plan.draws,
+            ),
+        )
+
+
+def directions(study: Study) -> None:
+    """Whether a concept has one direction: across data sets of a family, or across random halves of one."""
+    groups = same_question(study.tasks)
+    grouped = {task.name for group in groups for task in group}
+    singles = [[task] for task in study.tasks if task.is_binary and task.name not in grouped]
+    for group in groups + singles:
+        alone = len(group) == 1
+        rows = direction_agreement(
+            {task.name: study.states(task) for task in group},
+            {task.name: task.labels for task in group},
+            groups=_groups(group),
+            seed=study.plan.seed,
+            dataset=group[0].dataset.name if alone else None,
+            concept=group[0].name if alone else f"{group[0].family} ({len(group)} sets)",
+            pooling=study.pooling(group[0]),
+        )
+        study.add(rows)
+
+
+def _groups(tasks: list[ConceptTask]) -> dict[str, Any]:
+    return {task.name: task.groups for task in tasks if task.groups is not None}
+
+
+def erasure(study: Study) -> None:
+    """Accuracy of every concept after every concept was erased from the states of one layer."""
+    tasks = [task for task in study.tasks if task.kind == "classes"]
+    if not tasks:
+        return
+    if len(tasks) > MOST_ERASED:
+        study.tell(
+            None,
+            f"erasure: the first {MOST_ERASED} of {len(tasks)} concepts are erased and measured",
+        )
+    concepts = {
+        task.name: ConceptStates(study.states(task), task.labels, task.groups)
+        for task in tasks[:MOST_ERASED]
+    }
+
+    def tell(done: int, total: int) -> None:
+        study.progress(done, total, "erase concepts and measure the others")
+
+    plan = study.plan
+    frame = collateral(
+        concepts,
+        layers_at(study.n_layers, ERASED_AT),
+        options=DamageOptions(cv=plan.folds, seed=plan.seed, draws=plan.draws),
+        progress=tell,
+    )
+    study.extend("erasure", frame)
