@@ -205,6 +205,8 @@ def recognise(columns: Sequence[str], given: Mapping[str, str], origin: str) -> 
     probes.errors.DataError: a.csv: the columns are id, body; needed are text,label or ...
     """
     for role, name in given.items():
+        if role not in ALIASES:
+            raise unknown_name("column role", role, ALIASES)
         if role == "target":
             target_columns(name, columns)
         else:

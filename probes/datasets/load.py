@@ -132,7 +132,7 @@ def existing(name: str) -> Path:
         raise InputError(f"bad dataset path {name[:80]!r}: {error}") from None
     if exists:
         return path
-    if path.suffix.lower() in (*SUFFIXES, ".txt") or "/" in name:
+    if path.suffix.lower() in (*SUFFIXES, ".txt", ".toml") or "/" in name:
         raise DataError(
             f"{name} does not exist: give a file, a retrieval folder or a built-in name"
         )
