@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,8 +19,11 @@ from probes.linalg import check_matrix
 from probes.stats import check_confidence, percentile_interval
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from probes.models import Model
 
+Edit = Callable[["Tensor"], AbstractContextManager[None]]  # given the prompts' last tokens (batch,)
 COLUMNS = (
     "layer",
     "treatment",
@@ -42,7 +44,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class CausalOptions:
-    """How preferences are read and intervals drawn; `draws` random controls each, `resamples` bootstrap samples."""
+    """How preferences are read and intervals drawn; `draws` random controls each, `resamples` bootstrap samples.
+
+    `positions`: "all" edits every token of prompt and completion, "last" the prompt's last token only.
+    """
 
     draws: int = 10
     seed: int = 0
@@ -59,7 +64,7 @@ class _Treatment:
 
     layer: int
     name: str
-    edits: Sequence[Callable[[], AbstractContextManager[None]]]
+    edits: Sequence[Edit]
     strength: float | None = None
     rank: int | None = None
     against: str | None = None  # whose control it is
@@ -114,17 +119,16 @@ def causal_effect(
     passes = 1 + sum(len(t.edits) for t in treatments)
     done = 0
 
-    def measure(edit: Callable[[], AbstractContextManager[None]]) -> FloatArray:
+    def measure(edit: Edit | None) -> FloatArray:
         nonlocal done
-        with edit():
-            found = preferences(model, pairs, o)
+        found = preferences(model, pairs, o, edit)
         done += 1
         if progress is not None:
             progress(done, passes)
         return found
 
     resampled = _Resampled(pairs, o)
-    untouched = measure(contextlib.nullcontext)[None]
+    untouched = measure(None)[None]
     rows: list[dict[str, Any]] = []
     for layer in sorted({t.layer for t in treatments}):
         rows.append(resampled.row(_Treatment(layer, "none", ()), untouched, untouched))
@@ -136,8 +140,10 @@ def causal_effect(
     return frame.astype(types)
 
 
-def preferences(model: Model, pairs: CompletionPairs, options: CausalOptions) -> FloatArray:
-    """Log-probability of the true minus the false completion of every pair, (n,), under the edits in force."""
+def preferences(
+    model: Model, pairs: CompletionPairs, options: CausalOptions, edit: Edit | None = None
+) -> FloatArray:
+    """Log-probability of the true minus the false completion of every pair, (n,), under an edit."""
     from probes.models.completions import completion_logprobs
 
     found = completion_logprobs(
@@ -146,6 +152,7 @@ def preferences(model: Model, pairs: CompletionPairs, options: CausalOptions) ->
         pairs.true + pairs.false,
         batch_tokens=options.batch_tokens,
         per_token=options.per_token,
+        edit=edit,
     )
     return found[: len(pairs)] - found[len(pairs) :]
 
@@ -221,10 +228,8 @@ def _eraser_treatments(
     return found
 
 
-def _erasing(
-    model: Model, eraser: Eraser, layer: int, o: CausalOptions
-) -> Callable[[], AbstractContextManager[None]]:
-    return lambda: erase(model, eraser, layer, o.positions)
+def _erasing(model: Model, eraser: Eraser, layer: int, o: CausalOptions) -> Edit:
+    return lambda ends: erase(model, eraser, layer, "all" if o.positions == "all" else ends)
 
 
 def _controls(eraser: Eraser, states: Any, draws: int, rng: np.random.Generator) -> list[Eraser]:
@@ -258,5 +263,7 @@ def _steer_treatments(
 
 def _steering(
     model: Model, vector: FloatArray, layer: int, strength: float, o: CausalOptions
-) -> Callable[[], AbstractContextManager[None]]:
-    return lambda: steer(model, vector, layer, strength, o.positions)
+) -> Edit:
+    return lambda ends: steer(
+        model, vector, layer, strength, "all" if o.positions == "all" else ends
+    )

@@ -60,7 +60,7 @@ class DamageOptions:
     seed: int = 0
     confidence: float = 0.95
     draws: int = 1000
-    shrinkage: float | Literal["auto"] = 0.0
+    shrinkage: float | Literal["auto"] = "auto"
 
 
 def collateral(

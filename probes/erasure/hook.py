@@ -23,7 +23,7 @@ Positions = Literal["all", "last"]
 
 @contextlib.contextmanager
 def erase(
-    model: Model, eraser: Eraser, layer: int, positions: Positions = "all"
+    model: Model, eraser: Eraser, layer: int, positions: Positions | Tensor = "all"
 ) -> Generator[None]:
     """While the context lasts, `eraser` is applied to the residual stream after `layer` blocks, in every pass.
 
@@ -31,7 +31,8 @@ def erase(
     positions, what held for mean, weighted, first or last pooled states holds for those of the edited model: the map is
     affine, so the pooled state of edited tokens is the edited pooled state. Fitted on last-token states, the eraser
     says nothing about other tokens: `positions="last"` then edits the last token of each row only (of what is passed
-    in, padding left out; in generation, of every step).
+    in, padding left out; in generation, of every step). Token numbers (batch,), padding counted, name one token per
+    row.
 
     Padding may lie on either side. Raises `InputError` for a layer, width or position that does not exist.
 
@@ -49,7 +50,11 @@ def erase(
 
 @contextlib.contextmanager
 def steer(
-    model: Model, direction: Any, layer: int, strength: float = 1.0, positions: Positions = "all"
+    model: Model,
+    direction: Any,
+    layer: int,
+    strength: float = 1.0,
+    positions: Positions | Tensor = "all",
 ) -> Generator[None]:
     """While the context lasts, `strength` · `direction` is added to the residual stream after `layer` blocks.
 
@@ -77,10 +82,14 @@ def steer(
 
 @contextlib.contextmanager
 def _edit(
-    model: Model, layer: int, positions: str, change: Callable[[Tensor], Tensor]
+    model: Model, layer: int, positions: str | Tensor, change: Callable[[Tensor], Tensor]
 ) -> Generator[None]:
+    if not isinstance(positions, str):
+        with edit_site(model, "resid_post", layer, lambda states: _at(states, positions, change)):
+            yield
+        return
     if positions not in get_args(Positions):
-        raise unknown_name("positions", str(positions), get_args(Positions))
+        raise unknown_name("positions", positions, get_args(Positions))
     if positions == "all":
         with edit_site(model, "resid_post", layer, change):
             yield
@@ -88,13 +97,25 @@ def _edit(
     masks: list[Any] = [None]
 
     def change_last(states: Tensor) -> Tensor:  # (batch, token, d)
-        row, token = _last_tokens(states, masks[0])
-        new = states.clone()
-        new[row, token] = change(states[row, token])
-        return new
+        return _at(states, _last_tokens(states, masks[0]), change)
 
     with _watching_mask(model, masks), edit_site(model, "resid_post", layer, change_last):
         yield
+
+
+def _at(states: Tensor, tokens: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """States (batch, token, d) with one token per row changed; `tokens` (batch,)."""
+    import torch
+
+    if tokens.shape != states.shape[:1]:
+        raise InputError(
+            f"positions have shape {tuple(tokens.shape)}, ({states.shape[0]},) is needed: one token per row"
+        )
+    rows = torch.arange(len(states), device=states.device)
+    tokens = tokens.to(states.device)
+    new = states.clone()
+    new[rows, tokens] = change(states[rows, tokens])
+    return new
 
 
 @contextlib.contextmanager
@@ -116,15 +137,14 @@ def _watching_mask(model: Model, masks: list[Any]) -> Generator[None]:
         handle.remove()
 
 
-def _last_tokens(states: Tensor, mask: Any) -> tuple[Tensor, Tensor]:
-    """Rows and token numbers (batch,) of the last token that is not padding."""
+def _last_tokens(states: Tensor, mask: Any) -> Tensor:
+    """Number (batch,) of the last token that is not padding."""
     import torch
 
     batch, token = states.shape[:2]
-    rows = torch.arange(batch, device=states.device)
     if mask is None:
-        return rows, torch.full_like(rows, token - 1)
+        return torch.full((batch,), token - 1, device=states.device)
     # with a key-value cache the mask also covers tokens of earlier passes
     kept = mask[:, -token:].to(states.device).bool()
     numbers = torch.arange(token, device=states.device)
-    return rows, torch.where(kept, numbers, 0).amax(1)
+    return torch.where(kept, numbers, 0).amax(1)

@@ -28,7 +28,7 @@ def fit_inlp(
     *,
     groups: Any = None,
     probe: BaseEstimator | None = None,
-    epsilon: float = 0.01,
+    epsilon: float | None = None,
     max_rounds: int = 64,
     seed: int = 0,
 ) -> Eraser:
@@ -44,6 +44,8 @@ def fit_inlp(
     ----------
     X : (n, d) states. y : (n,) classes. groups : (n,) rows that stay on one side of the hold-out.
     probe : any linear classifier with `coef_` on raw states; `RidgeProbe()` by default.
+    epsilon : accuracy above the majority's that counts as none; by default one standard error of the held-out
+    accuracy, at least 0.01: below it the rounds would go on about the noise of the hold-out.
 
     Returns an `Eraser` whose `history` holds the held-out accuracy of every round. Warns when `max_rounds` or the
     width ended it. Raises `InputError` for data that do not fit. See also `fit_leace`, which changes the states much
@@ -64,6 +66,8 @@ def fit_inlp(
     if len(np.unique(codes[train])) < len(classes):
         raise InputError("a class lies in one group only: INLP cannot hold rows of it out")
     majority = float(np.bincount(codes[check]).max() / len(check))
+    if epsilon is None:
+        epsilon = max(0.01, float(np.sqrt(majority * (1 - majority) / len(check))))
     mean = states.mean(axis=0)
     basis, history = np.zeros((states.shape[1], 0)), []
     sizes: list[int] = []  # of the basis before each round

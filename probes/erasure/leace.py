@@ -41,8 +41,9 @@ class LeaceFitter:
     ----------
     d : width of the states. k : number of classes, or of columns of a numeric concept.
     shrinkage : s in [0, 1]; the covariance of the standardised states is replaced by (1 − s) Σ + s I. "auto" takes
-    the s of Chen et al. 2010 (OAS), which helps unseen rows when there are few rows per dimension. Class means of
-    the rows seen agree exactly for every s; the change of the states is the smallest possible only for s = 0.
+    the s of Chen et al. 2010 (OAS), near 0 for many rows per dimension. Class means of the rows seen agree exactly
+    for every s. With s = 0 the change of the rows seen is the smallest possible, but with fewer rows than dimensions
+    the map then reads their noise, and unseen rows are changed more than they need to be.
 
     Raises `InputError` for rows that do not fit and for fewer than two rows, `NonFiniteError` for NaN.
 
@@ -57,7 +58,7 @@ class LeaceFitter:
     True
     """
 
-    def __init__(self, d: int, k: int, *, shrinkage: float | Literal["auto"] = 0.0) -> None:
+    def __init__(self, d: int, k: int, *, shrinkage: float | Literal["auto"] = "auto") -> None:
         if d < 1 or k < 1:
             raise InputError(f"LeaceFitter(d={d}, k={k}): both must be 1 or more")
         if shrinkage != "auto" and not (
@@ -134,10 +135,13 @@ class LeaceFitter:
 
     def eraser(self) -> Eraser:
         """The eraser of everything seen so far; its rank is at most k − 1 for classes, k for values."""
-        white = self._whitening
-        spread = white.down @ (self._xz / self.n)  # (m, k)
-        left, values, _ = np.linalg.svd(spread, full_matrices=False)
-        return self._about_mean(left[:, values > _NEGLIGIBLE], "leace")
+        white, cross = self._whitening, self._xz / self.n
+        axes, sizes, mixes = np.linalg.svd(white.down @ cross, full_matrices=False)
+        keep = sizes > _NEGLIGIBLE
+        # up @ axes, written so that what is removed has the span of `cross` to the last bit: class means then agree
+        # as well as the arithmetic allows, however badly the covariance is conditioned
+        left = cross @ mixes[keep].T / sizes[keep]
+        return Eraser(left, axes[:, keep].T @ white.down, self.mean.copy(), "leace")
 
     def random_eraser(self, rank: int, seed: int = 0) -> Eraser:
         """The control: an oblique projection of the same kind along `rank` random directions of the whitened states.
@@ -147,11 +151,8 @@ class LeaceFitter:
         white = self._whitening
         check_rank(rank, len(white.down))
         noise = np.random.default_rng(seed).normal(size=(len(white.down), rank))
-        return self._about_mean(np.linalg.qr(noise)[0], "random")
-
-    def _about_mean(self, U: FloatArray, method: str) -> Eraser:
-        white = self._whitening
-        return Eraser(white.up @ U, U.T @ white.down, self.mean.copy(), method)
+        axes = np.linalg.qr(noise)[0]
+        return Eraser(white.up @ axes, axes.T @ white.down, self.mean.copy(), "random")
 
 
 def _shrunk(correlation: FloatArray, n: int, shrinkage: float | str) -> FloatArray:
@@ -167,7 +168,7 @@ def _shrunk(correlation: FloatArray, n: int, shrinkage: float | str) -> FloatArr
     return (1 - s) * correlation + s * np.eye(d)
 
 
-def fit_leace(X: Any, y: Any, *, shrinkage: float | Literal["auto"] = 0.0) -> Eraser:
+def fit_leace(X: Any, y: Any, *, shrinkage: float | Literal["auto"] = "auto") -> Eraser:
     """LEACE of states X (n, d) and classes y (n,) of any type, in one call; see `LeaceFitter`.
 
     >>> X = np.array([[0.0, 0], [1, 1], [4, 0], [5, 1]])

@@ -7,7 +7,8 @@ model's own head, with whatever scaling or capping it does, but only for the tok
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,6 +26,16 @@ from probes.types import check_texts
 LOGITS_AT_ONCE = 2**25  # numbers: 128 MiB in float32
 
 
+Edit = Callable[[Tensor], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class _Way:
+    batch_tokens: int
+    per_token: bool
+    edit: Edit | None = None
+
+
 @dataclass(frozen=True)
 class _Scored:
     """A tokenised text: `ids` (t,), and which of its tokens are scored, (t,); the first never is."""
@@ -40,12 +51,15 @@ def completion_logprobs(
     *,
     batch_tokens: int = 2048,
     per_token: bool = False,
+    edit: Edit | None = None,
 ) -> NDArray[np.float64]:
     """Log-probability (natural) of each completion given its prompt, (n,); ≤ 0, up is more probable.
 
     Prompt and completion are tokenised as one text, as the model would read them: every token that covers a character
     of the completion is scored, so one that straddles the border counts. Usually the completion begins with a space.
-    `per_token` gives the mean over its tokens in place of the sum.
+    `per_token` gives the mean over its tokens in place of the sum. `edit` is called for every batch with the numbers
+    (batch,) of the tokens that the completions follow, the last ones of the prompts, and its context is in force
+    during that pass.
 
     Raises `DoesNotApply` for models without a language-model head or that see later tokens, `DataError` for texts
     that are too long, or of which nothing can be scored (an empty prompt without a first token of the tokenizer's).
@@ -62,7 +76,7 @@ def completion_logprobs(
             raise DataError(f"prompt {row} is empty, and {model.name} puts no token before a text")
     whole = check_texts([p + c for p, c in zip(prompts, completions, strict=True)])
     texts = _tokenised(model, whole, [len(prompt) for prompt in prompts])
-    return _scores(model, texts, None, batch_tokens, per_token)[:, 0]
+    return _scores(model, texts, None, _Way(batch_tokens, per_token, edit))[:, 0]
 
 
 def sentence_logprobs(
@@ -90,7 +104,7 @@ def sentence_logprobs(
     if wanted is not None and not wanted:
         raise InputError("no layer was asked for: name at least one")
     tokenised = _tokenised(model, check_texts(texts), [0] * len(texts))
-    found = _scores(model, tokenised, wanted, batch_tokens, per_token)
+    found = _scores(model, tokenised, wanted, _Way(batch_tokens, per_token))
     return found[:, 0] if one else found
 
 
@@ -153,15 +167,14 @@ def _scores(
     model: Model,
     texts: list[_Scored],
     layers: list[int] | None,
-    batch_tokens: int,
-    per_token: bool,
+    way: _Way,
 ) -> NDArray[np.float64]:
     """Log-probabilities (n, layers) of the scored tokens; one column, the whole model, without `layers`."""
     result = np.zeros((len(texts), 1 if layers is None else len(layers)))
-    for rows in _batches(model, texts, batch_tokens):
-        for column, logprobs, owner in _read(model, [texts[row] for row in rows], layers):
+    for rows in _batches(model, texts, way.batch_tokens):
+        for column, logprobs, owner in _read(model, [texts[row] for row in rows], layers, way.edit):
             sums = np.bincount(owner, weights=logprobs, minlength=len(rows))
-            result[rows, column] = sums / np.bincount(owner) if per_token else sums
+            result[rows, column] = sums / np.bincount(owner) if way.per_token else sums
     return result
 
 
@@ -179,13 +192,15 @@ def _batches(model: Model, texts: list[_Scored], batch_tokens: int) -> Iterator[
 
 
 def _read(
-    model: Model, texts: list[_Scored], layers: list[int] | None
+    model: Model, texts: list[_Scored], layers: list[int] | None, edit: Edit | None
 ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.int64]]]:
     """For each column the log-probabilities of all scored tokens of a batch, (m,), and their rows, (m,)."""
     ids, mask, scored = _padded(model, texts)
     structure = model.structure
     collecting = contextlib.nullcontext([]) if layers is None else collecting_layers(structure)
-    with torch.inference_mode(), collecting as states:
+    before = scored.long().argmax(1) - 1  # (batch,): the token that the first scored one follows
+    editing = contextlib.nullcontext() if edit is None else edit(before)
+    with torch.inference_mode(), editing, collecting as states:
         output = structure.base(**model.forward_inputs(ids, mask))
     row, token = scored.nonzero(as_tuple=True)
     target, owner = ids[row, token], row.cpu().numpy()
