@@ -58,7 +58,8 @@ def causal(study: Study) -> None:
 def _halves(data: LabelledTexts, seed: int) -> tuple[NDArray[np.int64], CompletionPairs]:
     """Rows to fit erasers on, and statement pairs of the other groups."""
     pairs = statement_pairs(data)
-    assert pairs.groups is not None and data.groups is not None
+    assert pairs.groups is not None
+    assert data.groups is not None
     names = np.unique(pairs.groups)
     tested = np.random.default_rng(seed).permutation(names)[: max(1, len(names) // 2)]
     fitted = np.flatnonzero(~np.isin(data.groups, tested))

@@ -1,4 +1,4 @@
-"""One concept under one condition: the curve over layers with its controls, its depth, and what its labels cost to send."""
+"""One concept under one condition: its curve with the controls, its depth, and what its labels cost to send."""
 
 from __future__ import annotations
 
@@ -104,7 +104,11 @@ def measure_code(
 ) -> list[pd.DataFrame]:
     """Code length of the labels at every layer, and the layer where it is shortest."""
     states = task_states(task, source)
-    shared = {**common(task, pooling), "groups": task.groups, "seed": plan.seed}
+    shared: dict[str, Any] = {
+        **common(task, pooling),
+        "groups": task.groups,
+        "seed": plan.seed,
+    }
     table, bits = mdl_sweep(states, task.labels, **shared)
     guess = float(np.log2(len(np.unique(task.labels))))
     depth = mdl_depth(bits, sorted(states), guess_bits=guess, draws=plan.draws, **shared)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probes.capture import capture
 from probes.concepts.tasks import ConceptTask, Reading
-from probes.probing.base import FloatArray, IntArray
+from probes.probing.base import FloatArray
 
 if TYPE_CHECKING:
     from probes.models import Model
@@ -32,7 +33,7 @@ class LayerStates(Mapping[int, FloatArray]):
     def __init__(
         self,
         source: Mapping[int, Any],
-        views: tuple[IntArray, ...],
+        views: tuple[NDArray[Any], ...],
         combine: Callable[..., FloatArray],
     ) -> None:
         self._source = source

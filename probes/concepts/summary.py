@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from probes.concepts.tasks import ConceptTask
 from probes.probing import rise_above
 from probes.probing.curves import Curve

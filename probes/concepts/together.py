@@ -1,10 +1,8 @@
-"""What connects concepts: which lies deeper, whether a probe carries over, whether directions agree, what erasing costs."""
+"""What connects concepts: which is deeper, whether a probe carries over, what erasing one costs the others."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-
-import pandas as pd
 
 from probes.concepts.each import layers_at
 from probes.concepts.tasks import ConceptTask

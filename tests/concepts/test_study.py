@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,14 @@ def truths(name: str, middle: str) -> LabelledTexts:
     return LabelledTexts.make(name, *(list(column) for column in zip(*rows, strict=True)))  # type: ignore[arg-type]
 
 
-WORDY = [f"{a} {b}" for a in ("old", "new", "big", "small", "fast", "slow") for b in ("tree", "river", "sun", "moon", "king")]  # fmt: skip
+SIZES = ("old", "new", "big", "small", "fast", "slow")
+WORDY = [f"{a} {b}" for a in SIZES for b in ("tree", "river", "sun", "moon", "king")]
+PLACES = ("river", "house", "tree", "stone", "road")
+
+
+def story(verb: str, place: str, colour: str) -> str:
+    """What happens to the dog is told in the second of three sentences."""
+    return f"the cat sleeps. Then the dog {verb} near the {place}. Now the sun is {colour}."
 
 
 def cat_texts(n: int = 160) -> LabelledTexts:
@@ -53,7 +61,8 @@ def tasks() -> tuple[Any, ...]:
     """One concept of every kind."""
     rng = np.random.default_rng(0)
     counts = rng.integers(1, 9, size=60)
-    stories = [f"the cat sleeps. Then the dog {verb} near the {place}. Now the sun is {c}." for verb in ("runs", "sings") for place in ("river", "house", "tree", "stone", "road") for c in COLOURS + ("red one", "old blue")]  # fmt: skip
+    colours = (*COLOURS, "red one", "old blue")
+    stories = [story(*parts) for parts in product(("runs", "sings"), PLACES, colours)]
     concepts = {
         "is": ("factual", truths("is", "is")),
         "was": ("factual", truths("was", "was")),
