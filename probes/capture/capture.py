@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import platform
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probes.capture.backends import BACKENDS, Backend
-from probes.capture.batching import Side, plan_shards
+from probes.capture.batching import Side
+from probes.capture.plan import make_identity, plan_job
 from probes.capture.pooling import POOLINGS
 from probes.capture.progress import Report, progress_bar
-from probes.capture.shard import Job, capture_shard, place_shape
+from probes.capture.shard import Job, capture_shard
 from probes.capture.sites import SITES, Layers, Place, parse_sites
 from probes.capture.source import BatchPlan, ImageSource, Source, TextSource
 from probes.capture.spans import Spans
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from probes.models import Model
     from probes.store import Store
 
-_VERSION = 1  # raised when the same request would give other bytes than before
-_SHARD_BYTES = 64 << 20  # of pooled states; and, for token states, about that many too
-_SHARD_TEXT = 256 << 10  # bytes of text: bounds what a kill can cost
 _CALLER = 5  # frames from a warning here to the line that called `capture`
 
 
@@ -119,7 +115,7 @@ def capture(
     if spans is not None and pooling == "none":
         raise InputError("pooling 'none' keeps every token: choose how a span's tokens are pooled")
     job = Job(model, source, places, pooling, batches)
-    shards = _plan(job, shard_rows)
+    shards = plan_job(job, shard_rows)
     precision = _precision(model, dtype)
     identity = make_identity(job, entry, precision, shards)
     if cache:
@@ -281,55 +277,3 @@ def _precision(model: Model, given: str | None) -> str:
     if given not in DTYPES:
         raise unknown_name("dtype", given, DTYPES)
     return given
-
-
-def _plan(job: Job, shard_rows: int | None) -> list[tuple[int, int]]:
-    """Shards of at most 64 MiB of states and 256 KiB of text, or of `shard_rows` texts."""
-    numbers = sum(math.prod(place_shape(job.model, place)) for place in job.places)
-    room = max(1, _SHARD_BYTES // (4 * numbers))
-    if shard_rows is not None and shard_rows < 1:
-        raise InputError(f"shard_rows is {shard_rows}: 1 or more is needed")
-    if job.source.spans is not None:
-        # A span weighs as much text as fills a shard together with it, so that neither bound is passed.
-        share = math.ceil(_SHARD_TEXT / room)
-        counts = [share * len(row) for row in job.source.spans]
-        weights = [max(pair) for pair in zip(job.source.weights(), counts, strict=True)]
-        return plan_shards(weights, shard_rows or 4096, _SHARD_TEXT)
-    if job.pooling == "none":  # rows are tokens, of about four bytes of text each
-        return plan_shards(job.source.weights(), shard_rows or 4096, min(_SHARD_TEXT, 4 * room))
-    return plan_shards(job.source.weights(), shard_rows or min(room, 4096), _SHARD_TEXT)
-
-
-def make_identity(
-    job: Job, entry: Backend, precision: str, shards: Sequence[tuple[int, int]]
-) -> dict[str, Any]:
-    """Everything that decides the bytes of the store, as plain values."""
-    import torch
-    import transformers
-
-    model = job.model
-    device = model.device.type
-    return {
-        "what": "fathometer capture",
-        "version": _VERSION,
-        "model": {
-            "weights": model.weights_hash,
-            "tokenizer": model.tokenizer_hash,
-            "attention": str(getattr(model.config, "_attn_implementation", None)),
-            "dtype": precision,
-        },
-        **job.source.identity(),
-        "places": [list(place) for place in job.places],
-        "pooling": job.pooling,
-        "special_tokens": job.batches.special,
-        "padding_side": job.batches.side,
-        "batch_tokens": job.batches.batch_tokens,
-        "shards": len(shards),
-        "backend": entry.name,
-        "library": f"{entry.package} {entry.package_version()}",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "device": torch.cuda.get_device_name(model.device)
-        if device == "cuda"
-        else f"{device} {platform.machine()}",
-    }

@@ -67,10 +67,6 @@ def control_ids(tokenizer: Any) -> dict[int, str]:
     return found
 
 
-def _pairs(offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    return np.asarray(offsets, np.int64).reshape(-1, 2)
-
-
 class TextEncoder:
     """Tokenises texts for one model.
 
@@ -93,6 +89,7 @@ class TextEncoder:
                 "spans need a fast tokenizer (tokenizer.json)"
             )
         self.offsets = offsets
+        self._space = tokenizer.get_vocab().get("▁") if offsets else None
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.prompt = prompt
@@ -125,7 +122,7 @@ class TextEncoder:
         ):
             tokens = Tokens(np.asarray(ids, np.int64), np.asarray(special, bool), False)
             if encodings is not None:
-                tokens = self._of_encoding(tokens, encodings[i])
+                tokens = self._of_encoding(tokens, encodings[i], texts[i])
             elif len(ids) >= self.max_length:
                 tokens = Tokens(tokens.ids, tokens.special, self._is_cut(texts[i]))
             if self._control_inside(tokens):
@@ -135,12 +132,23 @@ class TextEncoder:
             found.append(tokens)
         return found
 
-    def _of_encoding(self, tokens: Tokens, encoding: Any) -> Tokens:
-        cut = encoding.overflowing
+    def _of_encoding(self, tokens: Tokens, encoding: Any, text: str) -> Tokens:
+        beyond = encoding.overflowing
         offsets = None
         if self.offsets:
-            offsets = Offsets(_pairs(encoding.offsets), _pairs([o for e in cut for o in e.offsets]))
-        return replace(tokens, truncated=bool(cut), offsets=offsets)
+            cut = [np.empty((0, 2), np.int64), *(self._characters(e, text) for e in beyond)]
+            offsets = Offsets(self._characters(encoding, text), np.concatenate(cut))
+        return replace(tokens, truncated=bool(beyond), offsets=offsets)
+
+    def _characters(self, encoding: Any, text: str) -> NDArray[np.int64]:
+        """(tokens, 2). The "▁" put before a text by SentencePiece claims its first character, and stands for none."""
+        found = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
+        if self._space is not None:
+            for i in np.flatnonzero(np.asarray(encoding.ids) == self._space):
+                start, end = found[i]
+                if text[start:end] != "▁":
+                    found[i] = start
+        return found
 
     def _is_cut(self, text: str) -> bool:
         whole = self.tokenizer(text, split_special_tokens=True, truncation=False)["input_ids"]
@@ -180,10 +188,12 @@ class TextEncoder:
     def _of_pieces(self, parts: list[str], pieces: Any, special: NDArray[np.bool_]) -> Offsets:
         """Counted from the pieces' own: merged ones grow by the last token's end, not by the length of the piece."""
         starts = np.cumsum([0, *(len(part) for part in parts)])
-        shifted = [
-            _pairs(piece.offsets) + start for piece, start in zip(pieces, starts, strict=False)
-        ]
-        every = np.concatenate(shifted)
+        every = np.concatenate(
+            [
+                self._characters(piece, part) + start
+                for piece, part, start in zip(pieces, parts, starts, strict=False)
+            ]
+        )
         kept = np.zeros((len(special), 2), np.int64)
         left = self.tokenizer.truncation_side == "left"
         n = int((~special).sum())
