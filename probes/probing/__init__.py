@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from probes.probing import measures as _measures  # noqa: F401  # pyright: ignore[reportUnusedImport]  # registers
 from probes.probing.compare import compare_depths
+from probes.probing.contrastive import ContrastiveProbe
 from probes.probing.curves import Curve
 from probes.probing.depth import depth_numbers, mdl_depth, rise_above
 from probes.probing.directions import direction_agreement
@@ -25,10 +26,12 @@ from probes.probing.ridge import RidgeProbe
 from probes.probing.scalar_mix import ScalarMixProbe
 from probes.probing.sweep import CONTROLS, BelowChanceWarning, Swept, cross_validate, sweep
 from probes.probing.transfer import transfer_matrix
+from probes.probing.unseen import unseen_retrieval
 
 __all__ = [
     "CONTROLS",
     "BelowChanceWarning",
+    "ContrastiveProbe",
     "Curve",
     "LinearProbe",
     "MDLProbe",
@@ -51,4 +54,5 @@ __all__ = [
     "rise_above",
     "sweep",
     "transfer_matrix",
+    "unseen_retrieval",
 ]

@@ -93,15 +93,15 @@ class Start:
         left, right = (self._root(values, V, shrinkage) for values, V in self.eigen)
         whitened = left @ self.cross @ right
         if self.shared:
-            rho, U = np.linalg.eigh(whitened)
-            top = np.argsort(-rho)[:dim]
-            rho, U, V = rho[top], U[:, top], U[:, top]
+            values, vectors = np.linalg.eigh(whitened)
+            top = np.argsort(-values)[:dim]
+            rho, pair = values[top], (vectors[:, top], vectors[:, top])
         else:
-            U, rho, Vt = np.linalg.svd(whitened, full_matrices=False)
-            U, rho, V = U[:, :dim], rho[:dim], Vt[:dim].T
+            first, rho, second = np.linalg.svd(whitened, full_matrices=False)
+            rho, pair = rho[:dim], (first[:, :dim], second[:dim].T)
         rho = np.clip(rho, 1e-6, 0.99)  # nothing is perfect: a weight must stay finite
         weight = np.sqrt(rho / (1 - np.square(rho)))
-        first, second = left @ U * weight, right @ V * weight
+        first, second = left @ pair[0] * weight, right @ pair[1] * weight
         return first / _rms(first), second / _rms(second)
 
     @staticmethod

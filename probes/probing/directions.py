@@ -17,7 +17,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probes.errors import DataError, InputError, unknown_name
-from probes.probing import measures as _measures  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from probes.probing.agreement import Seen, compared
 from probes.probing.base import FloatArray, IntArray
 from probes.probing.massmean import shrunk_inverse

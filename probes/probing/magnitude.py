@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from probes.errors import DataError, InputError, NonFiniteError, unknown_name
 from probes.linalg import normalise_rows
-from probes.probing import measures as _measures  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from probes.probing.base import FloatArray, IntArray
 from probes.probing.questions import group_codes
 from probes.probing.rows import Place, States, read_layer, shared_layers

@@ -16,7 +16,6 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import has_fit_parameter, validate_data
 
 from probes.errors import DataError, EstimatorInputError, InputError, unknown_name
-from probes.probing import measures as _measures  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from probes.probing.base import (
     Concept,
     FloatArray,
