@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probes.types import (
     Dataset,
@@ -16,12 +18,15 @@ from probes.types import (
     TextPairs,
 )
 
+SMALL = 4  # rows of a group, in the mean, up to which groups are drawn whole
+
 
 def limit_dataset(dataset: Dataset, limit: int | None, rng: np.random.Generator) -> Dataset:
     """At most `limit` examples (queries of a retrieval set), drawn at random, in their old order.
 
-    A retrieval set keeps the documents that are relevant to the queries drawn, and of the others the same share as of
-    the queries. Returns `dataset` itself where it is small enough.
+    Small groups stay whole: a true statement keeps the false one that belongs to it. A retrieval set keeps the
+    documents that are relevant to the queries drawn, and of the others the same share as of the queries. Returns
+    `dataset` itself where it is small enough.
 
     >>> from probes.datasets import load_dataset
     >>> len(limit_dataset(load_dataset("cities"), 100, np.random.default_rng(0)))
@@ -30,7 +35,7 @@ def limit_dataset(dataset: Dataset, limit: int | None, rng: np.random.Generator)
     n = len(dataset)
     if limit is None or n <= limit:
         return dataset
-    rows = np.sort(rng.choice(n, size=limit, replace=False))
+    rows = _drawn(dataset.groups, n, limit, rng)
     groups = None if dataset.groups is None else dataset.groups[rows]
 
     def pick(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -58,6 +63,21 @@ def limit_dataset(dataset: Dataset, limit: int | None, rng: np.random.Generator)
     words = tuple(dataset.words[i] for i in rows)
     labels = tuple(dataset.labels[i] for i in rows)
     return replace(dataset, words=words, labels=labels, groups=groups)
+
+
+def _drawn(
+    groups: NDArray[Any] | None, n: int, limit: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Row numbers, at most `limit`, ascending; by whole groups where these are small."""
+    if groups is not None:
+        codes = np.unique(groups, return_inverse=True)[1]
+        sizes = np.bincount(codes)
+        if 1 < sizes.mean() <= SMALL:
+            order = rng.permutation(len(sizes))
+            taken = order[np.cumsum(sizes[order]) <= limit]
+            if len(taken) > 1:
+                return np.flatnonzero(np.isin(codes, taken))
+    return np.sort(rng.choice(n, size=limit, replace=False))
 
 
 def _limit_retrieval(

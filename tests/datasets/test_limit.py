@@ -43,3 +43,18 @@ def test_every_query_keeps_its_documents_and_distractors_thin_out() -> None:
         after = small.relevance[[row]].indices
         assert {data.documents[i] for i in before} == {small.documents[i] for i in after}
     assert len(small.documents) < 0.3 * len(data.documents)
+
+
+def test_small_groups_stay_whole_and_large_ones_do_not() -> None:
+    texts = [f"text {i}" for i in range(200)]
+    labels = [i % 2 for i in range(200)]
+    pairs = LabelledTexts.make("pairs", texts, labels, [i // 2 for i in range(200)])
+    small = limit_dataset(pairs, 51, np.random.default_rng(0))
+    assert len(small) == 50
+    assert small.groups is not None
+    assert set(np.unique(small.groups, return_counts=True)[1].tolist()) == {2}
+    blocks = LabelledTexts.make("blocks", texts, labels, [i // 40 for i in range(200)])
+    drawn = limit_dataset(blocks, 50, np.random.default_rng(0))
+    assert len(drawn) == 50
+    assert drawn.groups is not None
+    assert len(set(drawn.groups.tolist())) == 5
