@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.capture import capture
     from probes.datasets import load_dataset
+    from probes.erasure import erase, steer
     from probes.exits import choose_exit
     from probes.models import load_model
-    from probes.probing import LinearProbe, MassMeanProbe, RidgeProbe, sweep
+    from probes.probing import (
+        ContrastiveProbe,
+        LinearProbe,
+        MassMeanProbe,
+        MDLProbe,
+        MinimalPairProbe,
+        RidgeProbe,
+        RidgeRegressionProbe,
+        ScalarMixProbe,
+        sweep,
+    )
     from probes.store import open_store
 
 __version__ = "0.1.0"
@@ -23,23 +34,37 @@ _HOMES = {
     "load_dataset": "probes.datasets",
     "choose_exit": "probes.exits",
     "load_model": "probes.models",
+    "erase": "probes.erasure",
+    "steer": "probes.erasure",
+    "ContrastiveProbe": "probes.probing",
     "LinearProbe": "probes.probing",
+    "MDLProbe": "probes.probing",
     "MassMeanProbe": "probes.probing",
+    "MinimalPairProbe": "probes.probing",
     "RidgeProbe": "probes.probing",
+    "RidgeRegressionProbe": "probes.probing",
+    "ScalarMixProbe": "probes.probing",
     "sweep": "probes.probing",
     "open_store": "probes.store",
 }
 
 __all__ = [
+    "ContrastiveProbe",
     "LinearProbe",
+    "MDLProbe",
     "MassMeanProbe",
+    "MinimalPairProbe",
     "RidgeProbe",
+    "RidgeRegressionProbe",
+    "ScalarMixProbe",
     "__version__",
     "capture",
     "choose_exit",
+    "erase",
     "load_dataset",
     "load_model",
     "open_store",
+    "steer",
     "sweep",
 ]
 
