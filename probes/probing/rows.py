@@ -9,9 +9,8 @@ from typing import Any
 from probes.errors import DataError, InputError
 from probes.linalg import check_matrix
 from probes.probing.base import FloatArray
+from probes.probing.layerwise import RESIDUAL_SITES
 from probes.stats import Estimate
-
-RESIDUAL_SITES = ("exit", "resid_post")  # indexed by layer; the other sites by block
 
 States = Mapping[int, Any]
 
