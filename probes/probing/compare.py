@@ -44,9 +44,10 @@ def compare_depths(
     `deeper`, the name of the deeper concept where p_holm < 1 − confidence, else null. Concepts that
     are nowhere above chance have no depth and are left out; `attrs["notes"]` names them.
 
-    Both concepts of a pair are judged at the smaller of their two sample sizes, by widening the
-    interval of the peak of the larger one: robust depth grows with the number of examples, and that
-    is not what is asked. `depth_a` may therefore be shallower than in the table of `depth_numbers`.
+    Both concepts of a pair are judged at the coarser of their two resolutions (half-width of the
+    interval of the peak over the peak's height above chance), a gain below it counts for neither:
+    robust depth grows with the number of examples and with the strength of a concept, and that is
+    not what is asked. `depth_a` may therefore be shallower than in the table of `depth_numbers`.
 
     Curves with the same rows and groups share their bootstrap draws, so that their difference is
     paired. (For different data that happen to be of one shape this is harmless: what draws have in
@@ -98,8 +99,8 @@ def _named(curves: Mapping[str, Curve] | Sequence[Curve]) -> dict[str, Curve]:
 def _compared(
     a: str, b: str, first: Resampled, second: Resampled, unit: float, confidence: float
 ) -> dict[str, Any]:
-    fewest = min(first.units, second.units)
-    (depth_a, drawn_a), (depth_b, drawn_b) = (_depths(s, fewest, unit) for s in (first, second))
+    coarser = max(first.resolution(), second.resolution())
+    (depth_a, drawn_a), (depth_b, drawn_b) = (_depths(s, coarser, unit) for s in (first, second))
     drawn = drawn_a - drawn_b
     difference = depth_a - depth_b
     tail = (1 - confidence) / 2
@@ -119,12 +120,13 @@ def _compared(
     }
 
 
-def _depths(sample: Resampled, fewest: int, unit: float) -> tuple[float, FloatArray]:
-    """Robust depth of the curve and of its draws, as if there were `fewest` examples."""
-    scale = float(np.sqrt(sample.units / fewest))
+def _depths(sample: Resampled, resolution: float, unit: float) -> tuple[float, FloatArray]:
+    """Robust depth of the curve and of its draws at that resolution."""
+    margin = resolution * sample.height()
     layers = np.asarray(sample.curve.layers) * unit
-    here = sample.robust(sample.curve.values[None], scale)[0]
-    return float(layers[here]), layers[sample.robust(sample.draws, scale)]
+    here = sample.robust(sample.curve.values[None], margin)[0]
+    # a draw has the noise of the sample and its own: differences of equal layers vary twice as much
+    return float(layers[here]), layers[sample.robust(sample.draws, margin, np.sqrt(2))]
 
 
 def holm(p: FloatArray) -> FloatArray:

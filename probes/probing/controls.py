@@ -35,7 +35,11 @@ def checked_documents(texts: Any, n: int) -> list[Text]:
     for row, text in enumerate(texts):
         if isinstance(text, str):
             found.append(text)
-        elif len(text) == 2 and all(isinstance(part, str) for part in text):
+        elif (
+            isinstance(text, (tuple, list))
+            and len(text) == 2
+            and all(isinstance(part, str) for part in text)
+        ):
             found.append((text[0], text[1]))
         else:
             raise DataError(f"text {row} is {text!r}: a string or a pair of strings is needed")
@@ -109,7 +113,7 @@ def place_scores(scores: NDArray[Any], rows: IntArray, classes: IntArray, found:
     """Write decision scores of the `classes` a fold knows into `scores` (n, K); the other classes get −∞."""
     found = np.asarray(found)
     if found.ndim == 1:
-        found = np.stack([-found, found], axis=1)
+        found = np.stack([-found / 2, found / 2], axis=1)
     scores[rows] = -np.inf
     scores[np.ix_(rows, classes)] = found
 

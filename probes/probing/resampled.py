@@ -9,8 +9,8 @@ first layer of the unbroken run of such layers that ends at the peak: where the 
 the interval up to its end, this is the first layer from which on it does; where it falls again
 later, a note says so.
 
-It depends on the number of examples: with more of them smaller gains count. `compare_depths` judges
-two concepts at the smaller of their two sizes.
+It depends on the resolution: with more examples, or a stronger concept, smaller shares of the rise
+count. `compare_depths` judges two concepts at the coarser of their two resolutions.
 
 **Widths.** As in `probes.probing.scores`, they are widened by Student's t and for the dependence
 between folds.
@@ -78,16 +78,32 @@ class Resampled:
         """Is some layer significantly above chance?"""
         return bool((self.lower_bounds() > self.curve.chance).any())
 
-    def within(self, values: FloatArray, scale: float = 1.0) -> NDArray[np.bool_]:
-        """Which layers of curves (draw, layer) are within the interval of their peak; its width times `scale`."""
+    def height(self) -> float:
+        """Of the peak above chance."""
+        return float(self.curve.values.max() - self.curve.chance)
+
+    def resolution(self) -> float:
+        """Half-width of the interval of the peak (the median over the other layers), as a share of its height."""
+        peak = int(self.curve.values.argmax())
+        others = np.delete(self.deviation[peak], peak)
+        return self.reach * float(np.median(others)) / self.height() if len(others) else 0.0
+
+    def within(
+        self, values: FloatArray, margin: float = 0.0, scale: float = 1.0
+    ) -> NDArray[np.bool_]:
+        """Which layers of curves (draw, layer) are within the interval of their peak.
+
+        Its half-width is `margin` at least; both times `scale`.
+        """
         peak = values.argmax(axis=1)
         gap = values.max(axis=1)[:, None] - values
-        return gap <= scale * self.reach * self.deviation[peak]
+        return gap <= scale * np.maximum(self.reach * self.deviation[peak], margin)
 
-    def robust(self, values: FloatArray, scale: float = 1.0) -> IntArray:
-        """Positions of the robust depth of curves (draw, layer)."""
+    def robust(self, values: FloatArray, margin: float = 0.0, scale: float = 1.0) -> IntArray:
+        """Positions of the robust depth of curves (draw, layer); the rest as for `within`."""
         place = np.arange(values.shape[1])
-        outside = ~self.within(values, scale) & (place < values.argmax(axis=1)[:, None])
+        before = place < values.argmax(axis=1)[:, None]
+        outside = ~self.within(values, margin, scale) & before
         return np.where(outside, place, -1).max(axis=1) + 1
 
 
