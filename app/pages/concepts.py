@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -13,7 +14,6 @@ from panels.concepts import (
     ANALYSIS,
     COMMAND,
     KEY,
-    alone,
     asks_for_concepts,
     names_of,
     pick,
@@ -23,13 +23,30 @@ from panels.concepts import (
 from panels.examples import early_layer, examples_of, predicted
 from panels.head import head
 from panels.limits import equal_limits
-from panels.linked import linked
+from panels.linked import clickable, linked
 from panels.sidebar import Choice
 from panels.state import Shown
-from panels.words import heading, section, tag
+from panels.words import heading, section, small, tag
 
-from probes.report.figures import FIGURES, FigureCard, cards
-from probes.report.figures.panels import with_layer
+from probes.report import RunData
+from probes.report.figures import (
+    FigureCard,
+    cards,
+    causal_effects,
+    code_length,
+    concept_depth,
+    condition_curves,
+    direction_agreement,
+    erasure_effects,
+    few_shot_curves,
+    magnitude_law,
+    own_preference,
+    readable_over_time,
+    scalar_mix_shares,
+    transfer_layers,
+    transfer_matrix,
+    with_layer,
+)
 from probes.report.study import Concept, Study
 from probes.report.tables import Table
 from probes.report.text import clean, count, interval, number, sentence
@@ -37,8 +54,35 @@ from probes.report.verdict import verdict
 
 OVERVIEW = Path(__file__).parent / "overview.py"
 
-# Registered figures that are drawn for the picked concept alone, in this order.
-_ONE = {"concept-depth": "depth curve"}
+# Figures of the picked concept: what they show, whether they need the page's whole width, how they are drawn.
+_ONE: dict[str, tuple[bool, Callable[[RunData, str], FigureCard | None]]] = {
+    "depth curve": (True, lambda data, name: concept_depth(data, [name])),
+    "conditions": (False, condition_curves),
+    "code length": (False, lambda data, name: code_length(data, [name])),
+    "few-shot curves": (False, lambda data, name: few_shot_curves(data, [name])),
+    "reading over time": (False, lambda data, name: readable_over_time(data, [name])),
+    "directions": (False, lambda data, name: direction_agreement(data, [name])),
+    "magnitude": (False, lambda data, name: magnitude_law(data, [name])),
+    "preference": (False, lambda data, name: own_preference(data, [name])),
+    "layer mix": (False, lambda data, name: scalar_mix_shares(data, [name])),
+    "causal effect": (False, lambda data, name: causal_effects(data, [name])),
+    "erasure": (True, lambda data, name: erasure_effects(data, [name])),
+}
+_NO_LAYERS = ("few-shot curves", "causal effect", "erasure")  # have no axis over layers
+
+# Registered figures of the whole run by the question they answer.
+_QUESTIONS = {
+    "Curves": ("concept-depth",),
+    "Depths": ("concept-depths", "concept-depth-tests"),
+    "Conditions": ("concept-conditions",),
+    "Effort": ("concept-mdl", "concept-few-shot"),
+    "Transfer": ("concept-transfer",),
+    "Directions": ("concept-directions", "concept-magnitude"),
+    "Erasure": ("concept-erasure",),
+    "Behaviour": ("concept-causal", "concept-preference"),
+    "Over time": ("concept-over-time",),
+    "Layer mix": ("concept-scalar-mix",),
+}
 
 
 def page(choice: Choice) -> None:
@@ -49,6 +93,8 @@ def page(choice: Choice) -> None:
         return
     shown = [run for run in (choice.run, choice.other) if run is not None]
     for run in shown:
+        if run is not shown[0]:
+            st.divider()
         head(run)
         if run.view.problem is None:
             _found(run, shown)
@@ -116,18 +162,19 @@ def _summary(run: Shown, study: Study, table: Table) -> None:
     key = f"summary-{run.slug}"
     at = picked(order)
     st.session_state[key] = {"selection": {"rows": [] if at is None else [order.index(at)]}}
+    frame = run.data.once("summary frame", lambda: _frame(table))
     st.dataframe(
-        run.data.once("summary frame", lambda: _frame(table)),
+        frame,
         hide_index=True,
         height=min(560, 38 + 35 * len(table.rows)),
         on_select=lambda: _row_clicked(key, order),
         selection_mode="single-row",
         key=key,
+        placeholder="–",
+        column_config=_columns(frame, table),
         alt=f"Table of {len(table.rows)} concepts; choosing a row picks its concept",
     )
-    if table.note:
-        with st.popover("How to read this", type="tertiary"):
-            st.text(table.note)
+    small(table.note)
 
 
 def _frame(table: Table) -> pd.DataFrame:
@@ -138,7 +185,19 @@ def _frame(table: Table) -> pd.DataFrame:
         values = pd.to_numeric(plain, errors="coerce")
         if (values.notna() == plain.notna()).all():
             frame[name] = values
+        else:
+            frame[name] = frame[name].where(plain.notna(), None)
     return frame
+
+
+def _columns(frame: pd.DataFrame, table: Table) -> dict[str, Any]:
+    """Numbers have the digits they came with."""
+    found: dict[str, Any] = {}
+    for at in table.numeric:
+        name = table.columns[at]
+        if pd.api.types.is_numeric_dtype(frame[name]) and any("." in row[at] for row in table.rows):
+            found[name] = st.column_config.NumberColumn(format="%.2f")
+    return found
 
 
 def _row_clicked(key: str, order: list[str]) -> None:
@@ -173,24 +232,36 @@ def _one_concept(runs: list[Shown]) -> None:
     concepts = {run.slug: _concept(run, name) for run in runs}
     for run in runs:
         _facts(run, concepts[run.slug], runs)
+    runs = [run for run in runs if concepts[run.slug] is not None]
     layer = _layer(runs, concepts)
-    missing: list[str] = []
-    with st.grid(2, min_column_width=440):
-        for figure in _ONE:
-            found = [_card_of_one(figure, run, concepts[run.slug]) for run in runs]
-            if not any(found):
-                missing.append(_ONE[figure])
-                continue
-            for run, held in zip(runs, equal_limits(found), strict=True):
-                figures.show(
-                    held if held is None else with_layer(held, layer),
-                    f"{figure}-one-{run.slug}",
-                    f"This run measured no {_ONE[figure]} for it.",
-                    run.slug if len(runs) > 1 else "",
-                )
+    found = {
+        what: equal_limits([_card_of_one(what, run, concepts[run.slug]) for run in runs])
+        for what in _ONE
+    }
+    wide = [what for what in found if _ONE[what][0]]
+    with st.grid(len(runs), min_column_width=390):
+        _drawn(runs, {what: found[what] for what in wide[:1]}, layer)
+    with st.grid(2, min_column_width=390):
+        _drawn(runs, {what: held for what, held in found.items() if what not in wide}, layer)
+    _drawn(runs, {what: found[what] for what in wide[1:]}, layer)
+    missing = [what for what, held in found.items() if not any(held)]
     if missing:
         st.caption(f"Not measured for this concept: {', '.join(missing)}.")
     _examples(runs, concepts, layer)
+
+
+def _drawn(runs: list[Shown], found: dict[str, list[FigureCard | None]], layer: int | None) -> None:
+    """Figures of the picked concept, of every run; what no run has is left out."""
+    for what, held in found.items():
+        for run, card_ in zip(runs, held if any(held) else [], strict=any(held)):
+            marked = card_ is not None and what not in _NO_LAYERS
+            figures.show(
+                with_layer(card_, layer) if marked else card_,
+                f"{what.replace(' ', '-')}-{run.slug}",
+                f"This run has no {what} of this concept.",
+                run.slug if len(runs) > 1 else "",
+                room=figures.COLUMN if len(runs) > 1 or not _ONE[what][0] else figures.PAGE,
+            )
 
 
 def _concept(run: Shown, name: str) -> Concept | None:
@@ -209,11 +280,13 @@ def _facts(run: Shown, concept: Concept | None, runs: list[Shown]) -> None:
         return
     peak, depth, bag = study.peak(concept), study.depth(concept), study.bag_of_words(concept)
     code = study.level(concept, "mdl_depth")
-    with st.grid(5, min_column_width=160):
+    with st.grid(5, min_column_width=140):
         card("Examples", count(concept.n), tag(concept.kind), "")
-        at = "" if peak is None else f"at layer {peak.layer} {interval(peak.low, peak.high, 2)}"
-        value = None if peak is None else peak.value
-        card("Best layer", number(value, 2), at, "Quality of the probe at its best layer.")
+        height = (
+            "" if peak is None else f"{number(peak.value, 2)} {interval(peak.low, peak.high, 2)}"
+        )
+        best = None if peak is None else peak.layer
+        card("Best layer", count(best), height, "The peak of the curve, with its 95 % interval.")
         gain = None if peak is None or bag is None else peak.value - bag.value
         beside = "" if bag is None else f"bag of words {number(bag.value, 2)}"
         card("Above the words", number(gain, 2), beside, "Peak minus what the words give away.")
@@ -227,7 +300,7 @@ def _facts(run: Shown, concept: Concept | None, runs: list[Shown]) -> None:
         card(
             "Shortest code",
             number(None if code is None else code.value, 0),
-            "" if code is None else f"of {study.n_layers}, by code length",
+            "" if code is None else f"of {study.n_layers}",
             "The layer at which labels take the fewest bits (MDL depth).",
         )
     about = [("family", concept.family), ("data", concept.dataset), ("note", concept.note)]
@@ -239,14 +312,16 @@ def _layer(runs: list[Shown], concepts: dict[str, Concept | None]) -> int | None
     for run in runs:
         study, concept = study_of(run), concepts[run.slug]
         held = None if concept is None else predicted(run, concept.name)
-        if study is None or concept is None or held is None or len(held.layers) < 2:
+        if study is None or concept is None or held is None:
             continue
         before = st.session_state.get("_layer_of")
         now = st.session_state["_layer_of"] = (run.slug, concept.name)
         if before != now and not (before is None and "layer" in st.query_params):
-            st.session_state["layer"] = min(early_layer(held, study, concept), held.layers[-2])
+            st.session_state["layer"] = early_layer(held, study, concept)
+        if len(held.layers) < 3:
+            return held.layers[0]
         return st.slider(
-            "Earlier layer, to compare with the last",
+            "Earlier layer, dashed in the figures",
             held.layers[0],
             held.layers[-2],
             key="layer",
@@ -264,26 +339,39 @@ def _examples(runs: list[Shown], concepts: dict[str, Concept | None], layer: int
             examples_of(run, study, concept, layer, run.slug if len(runs) > 1 else "")
 
 
-def _card_of_one(name: str, run: Shown, concept: Concept | None) -> FigureCard | None:
-    """A figure of one concept alone, higher than it would be as one of many."""
-    if concept is None or name not in FIGURES:
+def _card_of_one(what: str, run: Shown, concept: Concept | None) -> FigureCard | None:
+    """A figure of one concept alone."""
+    if concept is None:
         return None
-    data = alone(run.data, concept.name)
-    return data.once(("card", name), lambda: FIGURES[name](data))
+    name, data = concept.name, run.data
+    return data.once(("one", what, name), lambda: _ONE[what][1](data, name))
 
 
 def _all_concepts(runs: list[Shown]) -> None:
-    """Figures of the whole run, in the report's order; a click on a concept picks it."""
+    """Figures of the whole run, one question at a time; a click on a concept picks it."""
     section("All concepts")
     found = [_cards(run) for run in runs]
     ids = list(dict.fromkeys(name for held in found for name in held))
     if not ids:
         st.text("No figure can be drawn yet.")
         return
-    for name in ids:
-        for run, card_ in zip(runs, equal_limits([held.get(name) for held in found]), strict=True):
+    questions = _questions(ids)
+    asked = st.segmented_control(
+        "Figures",
+        list(questions),
+        default=next(iter(questions)),
+        required=True,
+        key="figures",
+        bind="query-params",
+    )
+    for name in questions.get(asked or "", ids[:1]):
+        if name == "concept-transfer":
+            found = _transfer(runs, found)
+        cards_ = equal_limits([held.get(name) for held in found])
+        for run, card_ in zip(runs, cards_, strict=True):
             study = study_of(run)
             assert study is not None
+            card_ = clickable(card_)
             figures.show(
                 card_,
                 f"{name}-{run.slug}",
@@ -291,6 +379,37 @@ def _all_concepts(runs: list[Shown]) -> None:
                 run.slug if len(runs) > 1 else "",
                 linked(card_, study, _pick_from_afar),
             )
+
+
+def _transfer(runs: list[Shown], found: list[dict[str, FigureCard]]) -> list[dict[str, FigureCard]]:
+    """The matrices at the layer that the reader asks for; as they are where there is one layer only."""
+    layers = sorted({k for run in runs for k in run.data.once("transfer", _transfer_layers(run))})
+    if len(layers) < 2:
+        return found
+    asked = st.select_slider(
+        "Layer", ["best", *layers], key="transfer", bind="query-params", width=420
+    )
+    if asked == "best":
+        return found
+    made = [
+        run.data.once(("transfer", asked), lambda run=run: transfer_matrix(run.data, int(asked)))
+        for run in runs
+    ]
+    return [{"concept-transfer": card_} if card_ else {} for card_ in made]
+
+
+def _transfer_layers(run: Shown) -> Callable[[], list[int]]:
+    return lambda: transfer_layers(run.data)
+
+
+def _questions(ids: list[str]) -> dict[str, list[str]]:
+    """The figures that are there by what they answer; those that nobody placed come last."""
+    placed = {name for names in _QUESTIONS.values() for name in names}
+    found = {
+        question: [name for name in names if name in ids] for question, names in _QUESTIONS.items()
+    }
+    found["More"] = [name for name in ids if name not in placed]
+    return {question: names for question, names in found.items() if names}
 
 
 def _cards(run: Shown) -> dict[str, FigureCard]:

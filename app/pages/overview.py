@@ -77,7 +77,8 @@ def _concepts(run: Shown) -> None:
         return
     found = run.data.once("verdict", lambda: verdict(run.data))
     if run.status == "finished":
-        st.text("\n".join((sentence(found.headline), *found.sentences)))
+        section(sentence(found.headline))
+        st.text("\n".join(found.sentences))
     st.page_link(
         CONCEPTS, label="All figures of these concepts", icon=":material/stacked_line_chart:"
     )

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
-import pandas as pd
 import streamlit as st
 
 from panels.state import Shown
-from probes.report import RunData
 from probes.report.study import Study
 
 KEY = "concept"
@@ -43,33 +39,3 @@ def picked(names: Sequence[str]) -> str | None:
     """The picked concept, from the URL as long as the list has not been drawn."""
     held = st.session_state.get(KEY, st.query_params.get(KEY))
     return held if held in names else None
-
-
-def alone(data: RunData, name: str) -> RunData:
-    """The run as if it had measured one concept only, for figures with one panel per concept."""
-    return data.once(("alone", name), lambda: _alone(data, name))
-
-
-def _alone(data: RunData, name: str) -> RunData:
-    frame = data.measurements
-    read = data.read_table
-
-    def read_alone(table: str) -> pd.DataFrame:
-        assert read is not None
-        return _about(read(table), name)
-
-    return replace(
-        data,
-        measurements=frame.iloc[np.flatnonzero(_equals(frame, "concept", name))],
-        read_table=None if read is None else read_alone,
-    )
-
-
-def _about(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows that are about a concept; a table that names none is kept whole."""
-    held = [column for column in ("concept", "erased") if column in frame.columns]
-    return frame.iloc[np.flatnonzero(_equals(frame, held[0], name))] if held else frame
-
-
-def _equals(frame: pd.DataFrame, column: str, name: str) -> np.ndarray:
-    return (frame[column] == name).fillna(False).to_numpy(dtype=bool)

@@ -13,6 +13,7 @@ import streamlit as st
 
 from panels.state import Shown, Stamp
 from panels.words import tag
+from probes.report.frames import column
 from probes.report.study import Concept, Study
 from probes.report.text import clean, count
 from probes.runs.layout import TABLES
@@ -51,7 +52,7 @@ def _predicted(path: str, stamp: Stamp, concept: str) -> Predicted | None:
         right = wide.to_numpy(dtype=bool)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
-    if right.size == 0:
+    if right.size == 0 or len(layers) < 2:
         return None
     return Predicted(texts.loc[wide.columns].reset_index(), layers, right)
 
@@ -102,11 +103,14 @@ def examples_of(run: Shown, study: Study, concept: Concept, layer: int | None, n
             )
 
 
-def early_layer(held: Predicted | None, study: Study, concept: Concept) -> int:
-    """Where the difference is worth a look: just before the robust depth, else half way."""
-    depth = study.depth(concept)
-    last = study.n_layers if held is None else held.layers[-1]
-    return max(0, (last // 2 if depth is None else round(depth.value)) - 1)
+def early_layer(held: Predicted, study: Study, concept: Concept) -> int:
+    """Where the difference is worth a look: the last layer before the curve has risen half way, else half depth."""
+    curve = study.curve(concept)
+    layers, values = column(curve, "layer"), column(curve, "value")
+    low = concept.chance if concept.chance is not None else float(values.min(initial=np.inf))
+    risen = layers[values >= (low + float(values.max(initial=-np.inf))) / 2]
+    wanted = held.layers[-1] // 2 if len(risen) == 0 else int(risen[0]) - 1
+    return min(max(wanted, held.layers[0]), held.layers[-2])
 
 
 def _layer_shown(held: Predicted, study: Study, concept: Concept, layer: int | None) -> int:

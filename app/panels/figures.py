@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from panels.words import tag
 from probes.report.data import Cell, RunData
 from probes.report.figures import FigureCard
 from probes.report.html import csv_text
-from probes.report.text import label
+from probes.report.text import clean, label
 from probes.report.theme import Scheme, template
 
 _TYPES = {"float64": "f8", "float32": "f4", "int32": "i4"}  # what Plotly takes as base64
+_WIDE, _READABLE = "wide-", 720  # pixels
+PAGE, COLUMN = 800, 400  # pixels that a figure has at least, alone and beside another
+_TITLE_LINE = 26
 _TITLE = {
     "x": 0,
     "xref": "container",
@@ -41,27 +45,49 @@ def show(
     empty: str,
     run: str = "",
     clicked: Callable[[Sequence[Any]], None] | None = None,
+    room: int = PAGE,
 ) -> None:
     """A figure with its title inside (so that the SVG carries it), or one line that says why there is none.
 
     `run` is named beside the title where two runs stand side by side. `clicked` gets the points of a click on the
-    figure; none when a click took the selection back."""
+    figure; none when a click took the selection back. `room` is the width in pixels that it may count on."""
     with st.container(border=True):
         _named(run)
         if card is None:
             st.caption(empty)
             return
-        spec, more = _dressed(card), {}
+        spec, more = _dressed(card, room), {}
         if clicked is not None:
             spec = _selectable(spec)
             more = {
                 "on_select": lambda: clicked(st.session_state[key].selection.points),
                 "selection_mode": "points",
             }
-        st.plotly_chart(
-            _Ready(spec), key=key, theme=None, config=_config(card), alt=card.alt, **more
-        )
+        # Many panels get room to scroll sideways in, where the page is narrower than they can be read at.
+        with st.container(key=f"{_WIDE}{key}" if _is_wide(spec) else None):
+            st.plotly_chart(
+                _Ready(spec), key=key, theme=None, config=_config(card), alt=card.alt, **more
+            )
         _below(card, key)
+
+
+def room_to_scroll() -> None:
+    """Lets figures of many panels keep their width on a narrow page; once per page."""
+    st.html(
+        f'<style>[class*="st-key-{_WIDE}"] {{overflow-x: auto}} '
+        f'[class*="st-key-{_WIDE}"] > div {{min-width: {_READABLE}px}}</style>'
+    )
+
+
+def _is_wide(spec: dict[str, Any]) -> bool:
+    """Whether at least three panels, or as many names as in a matrix, stand side by side."""
+    starts = {
+        axis["domain"][0]
+        for name, axis in spec["layout"].items()
+        if name.startswith("xaxis") and "domain" in axis
+    }
+    named = len(spec["layout"].get("xaxis", {}).get("ticktext", ()))
+    return len(starts) > 2 or named > 4
 
 
 def _selectable(spec: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +97,7 @@ def _selectable(spec: dict[str, Any]) -> dict[str, Any]:
     for name in [name for name in layout if name.startswith(("xaxis", "yaxis"))]:
         layout[name] = {**layout[name], "fixedrange": True}
     traces = [
-        {**trace, "unselected": {"marker": {"opacity": 1}}}
+        {"unselected": {"marker": {"opacity": 1}}, **trace}
         if trace.get("type") == "scatter" and "marker" in trace
         else trace
         for trace in spec["data"]
@@ -158,18 +184,57 @@ class _Ready(BaseFigure):
         return self._spec
 
 
-def _dressed(card: FigureCard) -> dict[str, Any]:
+def _dressed(card: FigureCard, room: int = PAGE) -> dict[str, Any]:
     """The figure as a plain object with its title inside, in the page's colours; free to be changed at the top."""
     layout = dict(card.spec["layout"])
     margin = layout.get("margin", {})
+    lines = wrap(clean(card.title, 120), max(30, (room - 50) // 7)) or [""]
+    above = margin.get("t", 20) + _TITLE_LINE * len(lines)
+    above = max(above, _legend_height(card.spec, room) + _TITLE_LINE * len(lines))
+    notes, more = _names_wrapped(layout.get("annotations", ()), room)
+    below = margin.get("b", 80) + more
+    # Plotly hangs the last line of a title, not the first, from its anchor.
+    pad = {**_TITLE["pad"], "t": 2 + 21 * (len(lines) - 1)}
     layout |= {
         "template": template(scheme()),
-        "title": {"text": label(card.title, 90), **_TITLE},
-        "margin": {**margin, "t": margin.get("t", 20) + 26},
-        "height": layout.get("height", 400) + 20,
+        "title": {"text": "<br>".join(label(line, 120) for line in lines), **_TITLE, "pad": pad},
+        "margin": {**margin, "t": above, "b": below},
+        "height": layout.get("height", 400) - 6 + above - margin.get("t", 20) + more,
+        "annotations": notes,
         "font": {**layout.get("font", {}), "family": '"Source Sans", sans-serif'},
     }
     return {"data": [_sendable(trace) for trace in card.spec["data"]], "layout": layout}
+
+
+def _names_wrapped(notes: Sequence[Any], room: int) -> tuple[list[Any], int]:
+    """Names of axes that are centred below all panels, in lines that fit; and the pixels that the new lines take."""
+    made: list[Any] = []
+    lines = 1
+    for note in notes:
+        text = str(note.get("text", ""))
+        if note.get("x") == 0.5 and note.get("yanchor") == "top" and "<" not in text:
+            parts = wrap(text, max(20, (room - 120) // 6)) or [""]
+            lines = max(lines, len(parts))
+            note = {**note, "text": "<br>".join(parts)}
+        made.append(note)
+    return made, 17 * (lines - 1)
+
+
+def _legend_height(spec: dict[str, Any], room: int) -> int:
+    """Pixels that a legend above the panels takes, 0 for any other: Plotly makes room for it but not for the title."""
+    legend = spec["layout"].get("legend", {})
+    if legend.get("orientation") != "h" or legend.get("yanchor") != "bottom":
+        return 0
+    names = [
+        str(trace.get("name", "")) for trace in spec["data"] if trace.get("showlegend") is not False
+    ]
+    margin = spec["layout"].get("margin", {})
+    free = room - margin.get("l", 80) - margin.get("r", 80)
+    rows, used = 1, 0.0
+    for name in names:
+        wide = 46 + 6.4 * len(name)
+        rows, used = (rows + 1, wide) if used and used + wide > free else (rows, used + wide)
+    return 16 + 29 * rows if names else 0
 
 
 def _sendable(trace: dict[str, Any]) -> dict[str, Any]:

@@ -12,18 +12,21 @@ from probes.report.figures import FigureCard
 _AIR = 0.04
 
 
+_VALUES_ON_X = ("concept-erasure", "concept-causal")
+
+
 def equal_limits(cards: list[FigureCard | None]) -> list[FigureCard | None]:
     """The cards with the same range on every axis of values, panel by panel, and the same colours.
 
-    Panels share a range within a figure or stand in the same number; other figures are left as they are.
+    Panels share a range within a figure or stand in the same number; other figures are left as they are. Axes over
+    layers stay: models differ in depth.
     """
     drawn = [card for card in cards if card is not None]
     if len(drawn) < 2:
         return cards
-    ranges = [_ranges(card.spec) for card in drawn]
-    if any(len(set(held.values())) == 1 for held in ranges):  # one range for all panels
-        ranges = [dict.fromkeys(held, _union([*held.values()])) for held in ranges]
-        everywhere = _union([next(iter(held.values())) for held in ranges if held])
+    ranges = [_ranges(card) for card in drawn]
+    if all(len(set(held.values())) == 1 for held in ranges):  # one range for all panels
+        everywhere = _union([next(iter(held.values())) for held in ranges])
         common = {name: everywhere for held in ranges for name in held}
     elif len({frozenset(held) for held in ranges}) == 1:
         common = {name: _union([held[name] for held in ranges]) for name in ranges[0]}
@@ -36,18 +39,20 @@ def equal_limits(cards: list[FigureCard | None]) -> list[FigureCard | None]:
 Range = tuple[float, float] | None
 
 
-def _ranges(spec: dict[str, Any]) -> dict[str, Range]:
-    """The range of every vertical axis: its own, else that of its traces; None for names and logarithms."""
+def _ranges(card: FigureCard) -> dict[str, Range]:
+    """The range of every axis of values: its own, else that of its traces; None where it holds names."""
+    side = "xaxis" if card.id in _VALUES_ON_X else "yaxis"
     found: dict[str, Range] = {}
-    for name, axis in spec["layout"].items():
-        if not name.startswith("yaxis"):
+    for name, axis in card.spec["layout"].items():
+        if not name.startswith(side):
             continue
-        if axis.get("type") in ("category", "log") or "tickvals" in axis:
+        low, high = axis.get("range") or (None, None)
+        if low is not None and high is not None:
+            found[name] = (float(low), float(high)) if low < high else None  # names run downwards
+        elif axis.get("type", "linear") != "linear" or "ticktext" in axis:
             found[name] = None
-        elif axis.get("range") is not None:
-            found[name] = (float(axis["range"][0]), float(axis["range"][1]))
         else:
-            found[name] = _extent(spec["data"], name.replace("axis", ""))
+            found[name] = _extent(card.spec["data"], name.replace("axis", ""))
     return found
 
 

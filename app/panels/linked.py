@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from probes.report.figures import FigureCard
 from probes.report.figures.concept_depth import concept_title
 from probes.report.study import Study
 from probes.report.text import label
+
+_LENGTHS = range(20, 61, 2)  # that figures cut names to
+_CELLS = 1000  # of a matrix that can be clicked
 
 Clicked = Callable[[Sequence[Any]], None]
 
@@ -35,21 +41,52 @@ def linked(
     return clicked
 
 
+def clickable(card: FigureCard | None) -> FigureCard | None:
+    """The card with an invisible square over every cell of a matrix: a heatmap alone gives no clicks."""
+    if card is None or len(card.spec["data"]) != 1 or card.spec["data"][0].get("type") != "heatmap":
+        return card
+    heat = card.spec["data"][0]
+    texts = np.asarray(heat.get("customdata", ()), dtype=object)
+    if texts.ndim != 2 or texts.size > _CELLS:
+        return card
+    rows, columns = np.nonzero(texts != "")
+    squares = {
+        "type": "scatter",
+        "x": np.asarray(heat["x"])[columns],
+        "y": np.asarray(heat["y"])[rows],
+        "mode": "markers",
+        # Where squares overlap, Plotly takes the last one, not the nearest: they stay narrower than a cell.
+        "marker": {"symbol": "square", "size": 22, "opacity": 0},
+        "selected": {"marker": {"opacity": 0}},
+        "unselected": {"marker": {"opacity": 0}},
+        "customdata": [str(texts[at]) for at in zip(rows, columns, strict=True)],
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "showlegend": False,
+    }
+    quiet = {k: v for k, v in heat.items() if k != "hovertemplate"} | {"hoverinfo": "skip"}
+    return replace(card, drawn={"data": [quiet, squares], "layout": card.spec["layout"]})
+
+
 def _labels(study: Study) -> dict[str, str]:
     """Concepts by every label that figures give them; those that share a label cannot be told apart."""
     found: dict[str, str] = {}
     for concept in study.concepts:
-        for text in (concept_title(concept), label(concept.name, 24), label(concept.name)):
-            found[text] = concept.name
+        found[concept_title(concept)] = concept.name
+        found |= {label(concept.name, limit): concept.name for limit in _LENGTHS}
     return found
+
+
+def _title(text: object) -> str:
+    """A panel's title without the layer that may follow the name."""
+    return str(text).split(" · layer ")[0]
 
 
 def _panels(layout: dict[str, Any], names: dict[str, str]) -> dict[str, str]:
     """Concepts by the axis of their panel: a title stands at its upper left corner."""
     titles = {
-        (note.get("x"), note.get("y")): names[note["text"]]
+        (note.get("x"), note.get("y")): names[title]
         for note in layout.get("annotations", ())
-        if note.get("text") in names
+        if (title := _title(note.get("text"))) in names
     }
     found: dict[str, str] = {}
     for name, axis in layout.items():

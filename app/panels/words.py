@@ -26,6 +26,13 @@ def section(text: str) -> None:
     st.html(f'<h2 style="{style}">{html.escape(clean(text, 200))}</h2>')
 
 
+def small(text: str) -> None:
+    """A note in small print, below what it explains."""
+    if text:
+        style = "margin:0;font-size:.875rem;line-height:1.45;opacity:.75;overflow-wrap:anywhere"
+        st.html(f'<p style="{style}">{html.escape(clean(text))}</p>')
+
+
 def tag(text: str) -> str:
     """A short name without any character that Markdown gives a meaning, for labels that interpret it.
 

@@ -15,6 +15,7 @@ APP = Path(__file__).resolve().parents[1]
 if str(APP) not in sys.path:
     sys.path.insert(0, str(APP))
 
+from panels.figures import room_to_scroll  # noqa: E402
 from panels.icon import icon  # noqa: E402
 from panels.sidebar import sidebar  # noqa: E402
 
@@ -39,5 +40,6 @@ page = st.navigation(
         st.Page(pages / "runs.py", title="Runs", icon=":material/folder_open:", url_path="runs"),
     ]
 )
+room_to_scroll()
 st.session_state["choice"] = sidebar()
 page.run()
