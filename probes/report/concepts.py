@@ -53,7 +53,7 @@ def headline(study: Study) -> str:
     """
     early = [c for c in study.concepts if (d := study.depth(c)) and d.value < study.n_layers]
     below = given_away(study)
-    words = f"{len(early)} of {_concepts(len(study.concepts))} {_are(len(early))} readable before the last layer"
+    words = f"{len(early)} of {_concepts(len(study.concepts))} {_are(len(early), len(study.concepts))} readable before the last layer"
     if not any(study.bag_of_words(concept) for concept in study.concepts):
         return words
     if not below:
@@ -134,9 +134,9 @@ def _tests(study: Study) -> str:
     if not tests:
         return ""
     apart = sum(1 for test in tests if test["deeper"])
+    differ = f"{count(apart)} differ{'s' if apart == 1 else ''}" if apart else "none differs"
     return (
-        f"Of {count(len(tests))} pairs of concepts, {count(apart)} differ in depth "
-        "(bootstrap of the difference, Holm-corrected)."
+        f"Of {count(len(tests))} pairs of concepts, {differ} in depth (bootstrap, Holm-corrected)."
     )
 
 
@@ -211,10 +211,8 @@ def _value(point: Point | None, digits: int) -> str:
 
 
 def depth_test_table(data: RunData) -> Table | None:
-    """Pairs of concepts of which one was shown to be deeper, the surest first; None when nothing was tested."""
+    """Pairs of concepts of which one was shown to be deeper, the surest first; None when none was."""
     tests = depth_tests(data)
-    if not tests:
-        return None
     apart = sorted(
         (t for t in tests if t["deeper"]), key=lambda t: (t["p_holm"], -abs(t["difference"]))
     )
@@ -258,5 +256,5 @@ def _concepts(n: int) -> str:
     return f"{n} concept{'' if n == 1 else 's'}"
 
 
-def _are(n: int) -> str:
-    return "is" if n == 1 else "are"
+def _are(n: int, total: int) -> str:
+    return "is" if 1 in (n, total) else "are"

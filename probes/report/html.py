@@ -101,8 +101,8 @@ def _figure(card: FigureCard) -> dict[str, Any]:
     spec.get("layout", {}).pop("template", None)  # the page brings its own, light and dark
     return {
         "id": card.id,
-        "title": card.title,
-        "alt": card.alt,
+        "title": clean(card.title, 400),
+        "alt": clean(card.alt, 8000),
         "how_to_read": card.how_to_read,
         "json": data_block(spec),
         "csv": csv_uri(card.data),

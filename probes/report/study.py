@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from probes.report.data import RunData, whole
-from probes.report.frames import Point, column, names, only, points, where
+from probes.report.frames import Point, column, names, points, where
 from probes.report.text import clean, is_number, variant_name
 
 PROBE = "raw"  # how a null variant is called in plain tables: the probe itself
@@ -47,6 +47,8 @@ _WORDS = {
     "noise=swap": "characters swapped",
     "noise=shuffle": "words shuffled",
 }
+_KEYS = ("concept", "measure", "variant")
+_Key = tuple[str, str, str]
 _COLUMNS = ("layer", "value", "low", "high", "n")
 _NOWHERE = -1  # in place of the layer of a number that has none
 
@@ -103,28 +105,36 @@ class Study:
         return cls(data, tuple(unique.values())) if unique else None
 
     @cached_property
-    def _series(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        """Plain tables by concept, measure and variant, sorted by layer."""
+    def _long(self) -> pd.DataFrame:
+        """Every number of a concept, sorted by concept, measure, variant and layer; layerless ones come first."""
         frame = _concept_rows(self.data.measurements)
+        variants = list(frame["variant"])
         plain = pd.DataFrame(
-            {name: names(frame, name) for name in ("concept", "measure")}
-            | {"variant": [variant_name(None if v is pd.NA else v) for v in frame["variant"]]}
+            {name: names(frame, name) for name in _KEYS[:2]}
+            | {"variant": [variant_name(None if v is pd.NA else v) for v in variants]}
             | {name: column(frame, name) for name in _COLUMNS}
         )
         plain["layer"] = plain["layer"].fillna(_NOWHERE).astype(int)
-        keys = ["concept", "measure", "variant"]
-        plain = plain.drop_duplicates([*keys, "layer"]).sort_values([*keys, "layer"], kind="stable")
-        return {
-            cast("tuple[str, str, str]", key): rows.reindex(columns=["variant", *_COLUMNS])
-            for key, rows in plain.groupby(keys, sort=False)
-        }
+        plain = plain.drop_duplicates([*_KEYS, "layer"])
+        return plain.sort_values([*_KEYS, "layer"], kind="stable", ignore_index=True)
+
+    @cached_property
+    def _spans(self) -> dict[_Key, tuple[int, int, int]]:
+        """By concept, measure and variant: the first row, the first with a layer, and the end."""
+        found: dict[_Key, tuple[int, int, int]] = {}
+        keys = zip(*(names(self._long, name) for name in _KEYS), strict=True)
+        for at, (key, layer) in enumerate(zip(keys, column(self._long, "layer"), strict=True)):
+            first, layered, _ = found.get(key, (at, at, at))
+            found[key] = (first, at + 1 if layer < 0 else layered, at + 1)
+        return found
 
     @cached_property
     def n_layers(self) -> int:
         """L, so that layers 0 to L are drawn."""
         if self.data.n_layers is not None:
             return self.data.n_layers
-        return max((int(column(rows, "layer").max()) for rows in self._series.values()), default=0)
+        layers = column(self._long, "layer")
+        return int(layers.max()) if len(layers) else 0
 
     @property
     def families(self) -> list[str]:
@@ -140,18 +150,24 @@ class Study:
         self, concept: Concept, measure: str | None = None, variant: str = PROBE
     ) -> pd.DataFrame:
         """A measure over layers, by default the concept's own; empty where it was not measured."""
-        rows = self._series.get((concept.name, measure or concept.measure, variant))
-        if rows is None:
-            return pd.DataFrame({name: [] for name in ("variant", *_COLUMNS)})
-        return where(rows, column(rows, "layer") >= 0)
+        key = (concept.name, measure or concept.measure, variant)
+        return self.data.once(("curve", key), lambda: self._cut(key, layered=True))
 
     def level(
         self, concept: Concept, measure: str | None = None, variant: str = PROBE
     ) -> Point | None:
         """A number that belongs to no layer: a depth, or the height of the bag of words."""
-        rows = self._series.get((concept.name, measure or concept.measure, variant))
-        found = [] if rows is None else points(only(rows, layer=_NOWHERE))
+        key = (concept.name, measure or concept.measure, variant)
+        found = self.data.once(("level", key), lambda: points(self._cut(key, layered=False)))
         return found[0] if found else None
+
+    def _cut(self, key: _Key, *, layered: bool) -> pd.DataFrame:
+        first, middle, end = self._spans.get(key, (0, 0, 0))
+        return self._plain.iloc[middle:end] if layered else self._plain.iloc[first:middle]
+
+    @cached_property
+    def _plain(self) -> pd.DataFrame:
+        return self._long.reindex(columns=["variant", *_COLUMNS])
 
     def bag_of_words(self, concept: Concept) -> Point | None:
         """What the text alone gives away."""
@@ -170,8 +186,8 @@ class Study:
         wanted = (concept.name, measure or concept.measure)
         held = [
             variant
-            for (name, what, variant), rows in self._series.items()
-            if (name, what) == wanted and (column(rows, "layer") >= 0).any()
+            for (name, what, variant), (_, layered, end) in self._spans.items()
+            if (name, what) == wanted and end > layered
         ]
         return sorted(held)
 
@@ -191,17 +207,17 @@ class Study:
     ) -> pd.DataFrame:
         """Rows of some concepts for a CSV, layerless ones included: their own measure, or `measures`, in all variants
         or those given."""
-        frames: list[pd.DataFrame] = []
+        rows: list[int] = []
         for concept in concepts:
-            for (name, measure, variant), rows in self._series.items():
+            for (name, measure, variant), (first, _, end) in self._spans.items():
                 wanted = measure in (measures or (concept.measure,))
                 if name == concept.name and wanted and (variants is None or variant in variants):
-                    frames.append(rows.assign(concept=name, family=concept.family, measure=measure))
-        held = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-        if held.empty:
-            return held
+                    rows += range(first, end)
+        held = self._long.iloc[rows].reset_index(drop=True)
+        families = {concept.name: concept.family for concept in concepts}
+        held.insert(1, "family", [families[name] for name in names(held, "concept")])
         held["layer"] = held["layer"].astype("Int64").mask(held["layer"] == _NOWHERE)
-        return held.reindex(columns=["concept", "family", "measure", "variant", *_COLUMNS])
+        return held
 
     def beats(self, concept: Concept, level: float | None) -> bool:
         """Whether at some layer the whole interval of the concept's curve lies above `level`, if any."""
@@ -248,6 +264,7 @@ def depth_tests(data: RunData) -> list[dict[str, Any]]:
         "depth_tests",
         ("a", "b"),
         ("depth_a", "depth_b", "difference", "low", "high", "p", "p_holm"),
+        needs=("depth_a", "depth_b", "difference"),
     )
     if frame is None or "deeper" not in frame.columns:
         return []

@@ -50,12 +50,15 @@ def is_number(value: Any) -> bool:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A quality: fixed decimals with a real minus sign; a dash where there is none.
+    """A quality: fixed decimals with a real minus sign (none before a zero); a dash where there is no number.
 
-    >>> number(-0.81234), number(None)
-    ('−0.812', '–')
+    >>> number(-0.81234), number(-0.0001), number(None)
+    ('−0.812', '0.000', '–')
     """
-    return f"{float(value):.{digits}f}".replace("-", "−") if is_number(value) else NOTHING
+    if not is_number(value):
+        return NOTHING
+    rounded = round(float(value), digits) + 0.0  # −0 becomes 0
+    return f"{rounded:.{digits}f}".replace("-", "−")
 
 
 def interval(low: Any, high: Any, digits: int = 3) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import browsing_guard
 import pytest
+import synthetic_concepts
 import synthetic_runs
 
 
@@ -25,6 +26,17 @@ def browsing() -> Any:
 def full_run(synthetic: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with everything; not to be changed."""
     return synthetic.make_run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def planted() -> Any:
+    return synthetic_concepts
+
+
+@pytest.fixture(scope="session")
+def concept_run(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study of 14 concepts over 31 layers; not to be changed."""
+    return planted.write_concept_run(tmp_path_factory.mktemp("studies"))
 
 
 @pytest.fixture(scope="module")  # two open Playwright sessions in one process are one too many

@@ -14,7 +14,7 @@ from probes.report.figures.marks import styled_traces, upright
 from probes.report.figures.panels import Panel, Sheet, arranged, layer_axis, padded
 from probes.report.frames import column, names, only, points
 from probes.report.study import PROBE, Concept, Study, variant_words
-from probes.report.text import label, number
+from probes.report.text import clean, label, number
 from probes.report.theme import ACCENT, DIFFERENCE, NEUTRAL, series_style
 
 HOW_TO_READ = (
@@ -57,6 +57,7 @@ def _card(study: Study, shown: list[Concept]) -> FigureCard:
     sheet = Sheet(
         {**layer_axis(study.n_layers), "range": [-0.5, study.n_layers + 0.5], "showgrid": False},
         y,
+        columns=3,
         height=height,
         left=150,
         right=70,
@@ -66,7 +67,7 @@ def _card(study: Study, shown: list[Concept]) -> FigureCard:
         "colorscale": DIFFERENCE,
         "cmin": -limit,
         "cmax": limit,
-        "colorbar": {"thickness": 12, "len": 0.6, "tickformat": "+.2~f"},
+        "colorbar": {"thickness": 12, "lenmode": "pixels", "len": 170, "tickformat": "+.2~f"},
     }
     return FigureCard(
         "concept-conditions",
@@ -203,7 +204,7 @@ def _curves(study: Study, concept: Concept) -> FigureCard:
     )
     told = ", ".join(variant_words(name) for name in variants[1:])
     alt = f"Lines of {study.data.title(concept.measure)} over layers for {concept.name}: plain, {told}."
-    title = f"{study.data.title(concept.measure)} of {label(concept.name, 40)} under every condition, by layer"
+    title = f"{study.data.title(concept.measure)} of {clean(concept.name, 40)} under every condition, by layer"
     return FigureCard("concept-condition-curves", title, drawn, CURVES_TO_READ, alt, table)
 
 

@@ -13,7 +13,7 @@ from probes.report.figures.marks import across, styled_traces, upright
 from probes.report.figures.panels import Panel, Sheet, arranged, entry, layer_axis, padded
 from probes.report.frames import Point, column
 from probes.report.study import BAG, CONTROLS, PROBE, Concept, Study, variant_words
-from probes.report.text import interval, label, number
+from probes.report.text import NOTHING, interval, label, number
 from probes.report.theme import ACCENT, NEUTRAL, faded, role_style
 
 CHANCE = {"color": NEUTRAL, "width": 1.2, "dash": "dot"}
@@ -23,7 +23,7 @@ HOW_TO_READ = (
     "read), the control task (what the probe could learn by heart), untrained weights (what the architecture gives "
     "away) and the bag of words (what the words give away without the model). The red upright and the red number are "
     "the robust depth, the first layer from which on the curve stays within the interval of its peak; its own "
-    "interval is shaded. Concepts with R² (numbers) share the scale."
+    "interval is shaded; a dash: no depth. Concepts with R² (numbers) share the scale."
 )
 
 
@@ -113,13 +113,13 @@ def depth_shapes(depth: Point) -> list[Spec]:
 def depth_corner(depth: Point | None) -> str:
     """The robust depth as a number beside the title of a panel."""
     if depth is None:
-        return f"<span style='color:{NEUTRAL}'>no depth</span>"
+        return f"<span style='color:{NEUTRAL}'>{NOTHING}</span>"
     return f"<b style='color:{ACCENT}'>{number(depth.value, 0)}</b>"
 
 
 def concept_title(concept: Concept) -> str:
     """A concept's name as a label, with its measure where that is not accuracy."""
-    name = label(concept.name, 24)
+    name = label(concept.name, 20)
     return f"{name} · R²" if concept.measure == "r2" else name
 
 

@@ -250,7 +250,7 @@ def _differences(tests: list[dict[str, Any]], order: tuple[str, ...]) -> FigureC
 
 def _gap_note(at: tuple[int, int], gap: float, strength: float | None) -> Spec:
     """The number in a cell: an annotation, so that uncoloured cells have one too."""
-    text = number(round(gap) + 0.0, 0)  # never −0
+    text = number(gap, 0)
     ink = NEUTRAL if strength is None else "#ffffff" if strength > 0.55 else "#1f2933"
     place = {"x": at[1], "y": at[0], "showarrow": False, "bgcolor": "rgba(0,0,0,0)"}
     strong = text if strength is None else f"<b>{text}</b>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +20,6 @@ _TICKS = 30  # and below it for its ticks
 _HEADING = 27  # above the first row of a group
 _LEGEND, _BOTTOM = 44, 50  # of the whole figure: legend, name of the axis
 _WASTE = 1.7  # panels there is room for, per panel: more is a waste of paper
-_LONG = 24  # characters of a title that fit above a panel, its corner left free
 _GAP = 0.022  # between columns, as a share of the width
 
 
@@ -51,13 +52,29 @@ class Sheet:
     own_y: bool = False  # whether every panel shows its own ticks on y
 
     def fitted(self, panels: Sequence[Panel]) -> Sheet:
-        """The same with one more column where that saves a row, or with fewer and higher ones for few panels."""
+        """As many columns as the panels need: one more where that saves a row and titles have room, fewer (and higher)
+        for few panels, and even rows where there are no groups."""
         if len(panels) < self.columns:
             height = {1: 300, 2: 220}.get(len(panels), 160)
             return replace(self, columns=len(panels), height=max(self.height, height))
         closer = self.columns + 1
-        saves = len(_rows(panels, closer)) < len(_rows(panels, self.columns))
-        return replace(self, columns=closer) if saves and self.columns >= 4 else self
+        room = max(len(_seen(panel.title)) for panel in panels) + 4 <= _room(closer)
+        if self.columns >= 4 and room and len(_rows(panels, closer)) < len(_rows(panels, self.columns)):  # fmt: skip
+            return replace(self, columns=closer)
+        if any(panel.group for panel in panels):
+            return self
+        rows = -(-len(panels) // self.columns)
+        return replace(self, columns=-(-len(panels) // rows))
+
+
+def _room(columns: int) -> int:
+    """Characters that fit above a panel on a narrow page."""
+    return 84 // columns
+
+
+def _seen(title: str) -> str:
+    """What a reader sees of a title."""
+    return html.unescape(re.sub("<[^>]*>", "", title))
 
 
 def layer_axis(last: int) -> Spec:
@@ -133,15 +150,16 @@ def with_layer(card: FigureCard, layer: int | None) -> FigureCard:
 
 
 def _flowing(panels: Sequence[Panel], columns: int) -> Sequence[Panel]:
-    """The panels without headings, the group beside each title, where headings would leave half of the page empty."""
-    if len(_rows(panels, columns)) * columns < _WASTE * len(panels) or len(panels) < 2:
+    """The panels without headings, the group beside each title, where headings would leave much of the page empty."""
+    if len(panels) > 1 and len(_rows(panels, columns)) * columns < _WASTE * len(panels):
         return panels
-    return [replace(panel, group="", title=_with_group(panel)) for panel in panels]
+    room = _room(min(columns, len(panels)))
+    return [replace(panel, group="", title=_with_group(panel, room)) for panel in panels]
 
 
-def _with_group(panel: Panel) -> str:
+def _with_group(panel: Panel, room: int) -> str:
     group = label(panel.group, 16)
-    if not group or len(panel.title) + len(group) > _LONG:
+    if not group or len(_seen(panel.title + group + panel.corner)) + 2 > room:
         return panel.title
     return f"{panel.title} <span style='color:{NEUTRAL}'>{group}</span>"
 
