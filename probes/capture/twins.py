@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def sharing_weights(model: Model) -> Model:
     """Modules of its own, tensors shared: wrapping or rewiring the twin leaves `model` as it was."""
     tensors = [*model.hf_model.parameters(), *model.hf_model.buffers()]
-    return copy_model(model, tensors={id(tensor): tensor for tensor in tensors})
+    return copy_model(model, instead={id(tensor): tensor for tensor in tensors})
 
 
 def in_dtype(model: Model, dtype: torch.dtype) -> Model:

@@ -34,15 +34,15 @@ def quantised(
         bits: 2 to 8.
         group: that many neighbouring inputs of a channel share a step (the last group may be shorter); None: all.
         backend: `simulated` computes with the rounded weights in the model's own precision, on every device;
-            `bitsandbytes` runs that library's own 8 or 4 bit kernels, which quantise the activations too (8) or use
-            the NF4 values (4).
+            `bitsandbytes` runs that library's own 8 or 4 bit kernels, which quantise the activations too (8) or put
+            the weights on the NF4 values in groups of 64 (4).
 
     Returns:
         A `Model` named like "minilm (int8)". Its `weights_hash` differs, so that no stored state is taken for its own.
 
     Raises:
-        InputError: bits, group or backend that do not exist. ModelError: a stack of matrices of unknown layout, or
-        `bitsandbytes` not installed or without kernels for the device.
+        InputError: bits, group or backend that do not exist, or `bitsandbytes` not installed. ModelError: a stack of
+        matrices of unknown layout, or a model that does not run on the kernels of `bitsandbytes`.
 
     Examples:
         >>> low = quantised(load_model("minilm"), bits=4)  # doctest: +SKIP
@@ -118,6 +118,13 @@ def _simulated(model: Model, bits: int, group: int | None) -> Model:
     return copy_model(model, f"{model.name} (int{bits})", rounded)
 
 
+def _bitsandbytes(model: Model, bits: int, group: int | None) -> Model:
+    from probes.models.bitsandbytes import with_kernels
+
+    return with_kernels(model, bits, group)
+
+
 _BACKENDS: dict[str, Callable[[Model, int, int | None], Model]] = {
     "simulated": _simulated,
+    "bitsandbytes": _bitsandbytes,
 }
