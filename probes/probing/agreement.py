@@ -141,10 +141,15 @@ def _unit(vector: FloatArray) -> tuple[FloatArray, float]:
 def _interval(
     value: float, variance: float, groups: int, confidence: float
 ) -> tuple[float | None, float | None]:
+    """By Fisher's z, on whose scale the spread of a cosine hardly depends on the cosine."""
     if groups < 3:
         return None, None
-    reach = float(stats.t.ppf(0.5 + confidence / 2, groups - 1)) * np.sqrt(variance)
-    return max(-1.0, value - reach), min(1.0, value + reach)
+    room = 1 - value**2
+    if room < 1e-12:
+        return value, value
+    reach = float(stats.t.ppf(0.5 + confidence / 2, groups - 1)) * np.sqrt(variance) / room
+    z = np.arctanh(value)
+    return float(np.tanh(z - reach)), float(np.tanh(z + reach))
 
 
 def _band(draws: FloatArray, confidence: float) -> tuple[float, float]:
