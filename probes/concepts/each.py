@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from probes.concepts.measure import common
+from probes.concepts.states import LayerStates
 from probes.concepts.tasks import ConceptTask, Reading
 from probes.probing import (
     RidgeProbe,
@@ -16,11 +19,13 @@ from probes.probing import (
     few_shot,
     magnitude_correlation,
 )
+from probes.probing.base import FloatArray
 from probes.stats import wilson_interval
 from probes.tables import tidy
 
 if TYPE_CHECKING:
     from probes.concepts.study import Study
+    from probes.store import Store
 
 MOST_SENTENCES = 8
 SHOWN_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -135,28 +140,50 @@ def over_time(study: Study, task: ConceptTask) -> None:
     most = min(max(map(len, spans)), MOST_SENTENCES)
     if most < 2 or np.median([len(row) for row in spans]) < 2:
         return
+    after = _SentenceStates(study, task, [row[:most] for row in spans])
     tables: list[pd.DataFrame] = []
     for number in range(1, most + 1):
         rows = np.array([i for i, row in enumerate(spans) if len(row) >= number])
         _, counts = np.unique(task.labels[rows], return_counts=True)
         if len(rows) < MIN_TEXTS or len(counts) < 2 or counts.min() < study.plan.folds:
             continue
-        read = Reading(tuple(task.reading.texts[i][: spans[i][number - 1][1]] for i in rows))
-        tables.append(_after(study, task, number, rows, read))
+        tables.append(_after(study, task, number, rows, after.states(number, rows)))
     if tables:
         study.extend("over_time", pd.concat(tables, ignore_index=True))
 
 
+class _SentenceStates:
+    """States after each sentence, of a model that has read no further, whichever way it reads."""
+
+    def __init__(self, study: Study, task: ConceptTask, spans: list[list[tuple[int, int]]]) -> None:
+        self._study, self._task, self._spans = study, task, spans
+        self._store: Store | None = None
+        if study.model.is_causal and study.pooling(task) == "last":  # one pass holds all of them
+            reading = Reading(task.reading.texts, tuple(map(tuple, spans)))
+            self._store = study.read(
+                reading, f"capture {task.name}, every sentence", pooling="last"
+            )
+
+    def states(self, number: int, rows: NDArray[np.int64]) -> Mapping[int, FloatArray]:
+        """Layer -> states (rows, d) after sentence `number`, counted from 1."""
+        if self._store is not None:
+            places = np.asarray(self._store.offsets)[rows] + number - 1
+            return LayerStates(self._store["exit"], (places,), lambda states: states)
+        ends = {i: self._spans[i][number - 1][1] for i in rows}
+        read = Reading(tuple(self._task.reading.texts[i][:end] for i, end in ends.items()))
+        store = self._study.read(read, f"capture {self._task.name}, {number} sentences")
+        return store["exit"]
+
+
 def _after(
-    study: Study, task: ConceptTask, number: int, rows: Any, reading: Reading
+    study: Study, task: ConceptTask, number: int, rows: Any, states: Mapping[int, FloatArray]
 ) -> pd.DataFrame:
-    """Curves of the texts cut after sentence `number`; so no model, whichever way it reads, sees what follows."""
-    store = study.read(reading, f"capture {task.name}, {number} sentences")
+    """Curves of what can be read after sentence `number`."""
     labels = task.labels[rows]
     groups = None if task.groups is None else task.groups[rows]
     swept = cross_validate(
         RidgeProbe(),
-        store["exit"],
+        states,
         labels,
         study.plan.folds,
         groups=groups,

@@ -248,3 +248,23 @@ def test_parts_can_be_left_out(
     assert set(findings.tables) == {"concepts", "predictions", "examples"}
     assert pd.concat(findings.frames)["variant"].isna().all()
     assert set(PARTS) == ConceptPlan().parts
+
+
+def test_one_pass_over_a_causal_model_is_the_same_as_reading_only_so_far(
+    tasks: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from probes.capture import sentence_spans
+    from probes.concepts import each
+    from probes.concepts.study import Study
+
+    monkeypatch.setenv("FATHOMETER_CACHE", str(tmp_path))
+    task = next(t for t in tasks if t.name == "story")
+    study = Study(build("llama"), (task,), ConceptPlan(), Findings(), lambda *_: None)
+    spans = [sentence_spans(text) for text in task.reading.texts]
+    after = each._SentenceStates(study, task, spans)
+    assert after._store is not None
+    rows = np.arange(0, task.n, 7)
+    at_once = [after.states(2, rows)[layer] for layer in range(4)]
+    after._store = None
+    apart = [after.states(2, rows)[layer] for layer in range(4)]
+    np.testing.assert_allclose(at_once, apart, atol=1e-5)
