@@ -53,7 +53,9 @@ def headline(study: Study) -> str:
     """
     early = [c for c in study.concepts if (d := study.depth(c)) and d.value < study.n_layers]
     below = given_away(study)
-    words = f"{len(early)} of {_concepts(len(study.concepts))} {_are(len(early), len(study.concepts))} readable before the last layer"
+    total = len(study.concepts)
+    are = _are(len(early), total)
+    words = f"{len(early)} of {_concepts(total)} {are} readable before the last layer"
     if not any(study.bag_of_words(concept) for concept in study.concepts):
         return words
     if not below:

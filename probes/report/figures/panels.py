@@ -59,7 +59,8 @@ class Sheet:
             return replace(self, columns=len(panels), height=max(self.height, height))
         closer = self.columns + 1
         room = max(len(_seen(panel.title)) for panel in panels) + 4 <= _room(closer)
-        if self.columns >= 4 and room and len(_rows(panels, closer)) < len(_rows(panels, self.columns)):  # fmt: skip
+        saves = len(_rows(panels, closer)) < len(_rows(panels, self.columns))
+        if self.columns >= 4 and room and saves:
             return replace(self, columns=closer)
         if any(panel.group for panel in panels):
             return self
