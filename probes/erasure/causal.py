@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,15 @@ import pandas as pd
 from probes.erasure.eraser import Eraser, FloatArray, random_eraser
 from probes.erasure.hook import Positions, erase, steer
 from probes.erasure.leace import LeaceFitter
+from probes.erasure.resume import Edit, Resumed
 from probes.erasure.statements import CompletionPairs
 from probes.errors import InputError
 from probes.linalg import check_matrix
 from probes.stats import check_confidence, percentile_interval
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from probes.models import Model
 
-Edit = Callable[["Tensor"], AbstractContextManager[None]]  # given the prompts' last tokens (batch,)
 COLUMNS = (
     "layer",
     "treatment",
@@ -116,10 +113,11 @@ def causal_effect(
     treatments += _steer_treatments(model, directions or {}, strengths, o, rng)
     if not treatments:
         raise InputError("nothing to try: give erasers or directions for at least one layer")
-    passes = 1 + sum(len(t.edits) for t in treatments)
+    layers = sorted({t.layer for t in treatments})
+    passes = len(layers) + sum(len(t.edits) for t in treatments)
     done = 0
 
-    def measure(edit: Edit | None) -> FloatArray:
+    def measure(edit: Edit) -> FloatArray:
         nonlocal done
         found = preferences(model, pairs, o, edit)
         done += 1
@@ -128,12 +126,13 @@ def causal_effect(
         return found
 
     resampled = _Resampled(pairs, o)
-    untouched = measure(None)[None]
     rows: list[dict[str, Any]] = []
-    for layer in sorted({t.layer for t in treatments}):
+    for layer in layers:
+        resumed = Resumed(model, layer)
+        untouched = measure(resumed.recorded)[None]
         rows.append(resampled.row(_Treatment(layer, "none", ()), untouched, untouched))
         for treatment in (t for t in treatments if t.layer == layer):
-            found = np.stack([measure(edit) for edit in treatment.edits])  # (draw, pair)
+            found = np.stack([measure(resumed.under(e)) for e in treatment.edits])  # (draw, pair)
             rows.append(resampled.row(treatment, found, untouched))
     frame = pd.DataFrame([{**row, "concept": concept} for row in rows], columns=list(COLUMNS))
     types = {"strength": "Float64", "rank": "Int64", "against": "string", "concept": "string"}

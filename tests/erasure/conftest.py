@@ -75,7 +75,7 @@ METALS = ("gold", "iron")
 def metal_model() -> Any:
     """A language model that says "gold" after "good" and "iron" after "bad", along one direction of its stream.
 
-    Its blocks add next to nothing, so at every layer the last token's state is its embedding: noise, plus or minus the
+    Its blocks add only some noise from the other words to the last token's embedding, which is plus or minus the
     direction v for the two feelings; the head reads v for one metal against the other.
     """
     from probes.models import wrap_model
@@ -88,8 +88,8 @@ def metal_model() -> Any:
     v *= 3 / v.norm()
     with torch.no_grad():
         for block in core.layers:
-            block.self_attn.o_proj.weight.mul_(1e-3)  # not zero: the self-check wants an effect
-            block.mlp.down_proj.weight.mul_(1e-3)
+            block.self_attn.o_proj.weight.mul_(0.3)
+            block.mlp.down_proj.weight.mul_(0.3)
         core.norm.weight.fill_(1.0)
         table = core.embed_tokens.weight
         for sign, feeling, metal in zip((1, -1), FEELINGS, METALS, strict=True):
