@@ -1,8 +1,7 @@
-"""The probes as scikit-learn estimators, on good and bad data."""
+"""The probes as scikit-learn estimators; on hard data see `test_edge_cases`."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.utils.estimator_checks import check_estimator
 
-from probes.errors import FathometerError
 from probes.probing import LinearProbe, MassMeanProbe, RidgeProbe
 
 ALL: list[Any] = [LinearProbe(), RidgeProbe(), MassMeanProbe(), MassMeanProbe(covariance=True)]
@@ -29,16 +26,6 @@ def blobs(
     rng = np.random.default_rng(seed)
     y = np.arange(n) % classes
     return rng.normal(size=(n, d)) + 3 * np.eye(classes, d)[y], y
-
-
-@pytest.mark.parametrize("probe", ALL, ids=str)
-def test_scikit_learn_accepts_it(probe: Any) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        results = check_estimator(probe, on_fail=None)
-    failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
-    assert not failed
-    assert sum(r["status"] == "passed" for r in results) > 40
 
 
 @pytest.mark.parametrize("probe", ALL, ids=str)
@@ -131,46 +118,14 @@ def test_mass_mean_far_from_the_origin() -> None:
     np.testing.assert_allclose(far.decision_function(X + 1e6), near.decision_function(X), atol=1e-5)
 
 
-@pytest.mark.parametrize("probe", ALL, ids=str)
-class TestHardData:
-    def test_one_class(self, probe: Any) -> None:
-        with pytest.raises(ValueError, match="two classes") as caught:
-            clone(probe).fit(np.ones((6, 2)), np.zeros(6))
-        assert isinstance(caught.value, FathometerError)
-
-    def test_nan(self, probe: Any) -> None:
-        X, y = blobs()
-        X[3, 1] = np.nan
-        with pytest.raises(ValueError, match="NaN"):
-            clone(probe).fit(X, y)
-
-    def test_a_class_with_two_members(self, probe: Any) -> None:
-        X, y = blobs()
-        y = np.where(np.arange(len(y)) < 2, 2, y)
-        X[:2] += 30
-        assert set(clone(probe).fit(X, y).predict(X[:2])) == {2}
-
-    def test_constant_features_change_nothing(self, probe: Any) -> None:
-        X, y = blobs()
-        more = np.column_stack([X, np.full(len(X), 7.0), np.zeros(len(X))])
-        plain, wide = clone(probe).fit(X, y), clone(probe).fit(more, y)
-        if not isinstance(probe, MassMeanProbe):  # whose shrinkage depends on d
-            np.testing.assert_allclose(
-                wide.decision_function(more), plain.decision_function(X), rtol=1e-3, atol=1e-3
-            )
-        np.testing.assert_array_equal(wide.predict(more), plain.predict(X))
-
-    def test_only_constant_features(self, probe: Any) -> None:
-        y = np.arange(20) % 2
-        fitted = clone(probe).fit(np.full((20, 3), 1.5), y)
-        assert np.isfinite(fitted.decision_function(np.full((2, 3), 1.5))).all()
-        assert fitted.score(np.full((20, 3), 1.5), y) == 0.5
-
-    def test_fewer_rows_than_dimensions(self, probe: Any) -> None:
-        X, y = blobs(40, 200)
-        fitted = clone(probe).fit(X[:30], y[:30])
-        assert np.isfinite(fitted.coef_).all()
-        assert fitted.score(X[:30], y[:30]) >= 0.9
+@pytest.mark.parametrize("probe", CHOOSING, ids=str)
+def test_constant_features_change_no_decision(probe: Any) -> None:
+    X, y = blobs()
+    more = np.column_stack([X, np.full(len(X), 7.0), np.zeros(len(X))])
+    plain, wide = clone(probe).fit(X, y), clone(probe).fit(more, y)
+    np.testing.assert_allclose(
+        wide.decision_function(more), plain.decision_function(X), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_dying_dimensions_stay_dead() -> None:
