@@ -113,13 +113,20 @@ def test_parts_and_folds_keep_groups_whole(data: Dataset) -> None:
 
 
 def test_pairs_that_repeat_a_text_on_either_side_hang_together() -> None:
-    texts_b = ("FIRST  0", *B[1:])  # as the first text of row 0, but for case and white space
+    texts_b = (
+        "FIRST  0",
+        *B[1:5],
+        "twice",
+        "twice",
+        *B[7:],
+    )  # as the first text of row 0, but for case and white space
     texts_a = ("other", A[1], A[1], *A[3:-1], "first 0")
     data = pairs(texts_b=texts_b, texts_a=texts_a, groups=None)
     component = components(data)
     assert component[0] == component[-1]
     assert component[1] == component[2]
-    assert len(set(component.tolist())) == N - 2
+    assert component[5] == component[6] != component[7]
+    assert len(set(component.tolist())) == N - 3
 
 
 def test_parts_of_numbers_are_alike_in_their_halves() -> None:
