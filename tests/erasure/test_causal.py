@@ -192,12 +192,9 @@ def test_controls_have_the_rank_norm_and_seed(metals: Any, monkeypatch: pytest.M
     assert not np.allclose(first[1].left, other[1].left)
 
 
-DECODERS = tuple(n for n in zoo.NAMES if zoo.SPECS[n][1].endswith(("CausalLM", "LMHeadModel")))
-
-
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gemma3", "falcon", "mixtral", "mamba"])
 def test_passes_that_begin_at_the_layer_equal_whole_ones(name: str, tiny: Any) -> None:
-    """In several batches, for every architecture with a head, and without a trace left in the model."""
+    """In several batches, whatever a block returns, and without a trace left in the model."""
     model = tiny(name)
     texts = [text for text in zoo.texts(10, seed=5) if len(text.split()) > 1]
     pairs = CompletionPairs(tuple(texts), (" cat",) * len(texts), (" gold tree",) * len(texts))

@@ -34,7 +34,7 @@ def by_pair(table: Any, method: str) -> Any:
 def test_on_shared_rows_the_erased_falls_to_the_majority_and_others_stay() -> None:
     X, labels = shared_rows()
     concepts = {name: ConceptStates({3: X}, y) for name, y in labels.items()}
-    table = collateral(concepts)
+    table = collateral(concepts, options=DamageOptions(cv=4, draws=300))
     assert len(table) == 3 * 3 * 4  # leace, inlp and a control for each
     assert set(table.layer) == {3}
     for method in ("leace", "inlp"):

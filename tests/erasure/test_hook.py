@@ -17,21 +17,21 @@ from probes.probing import RidgeProbe
 
 TEXTS = zoo.texts(80, seed=3)
 Y = np.asarray([len(text.split()) > 6 for text in TEXTS]).astype(int)
-ARCHITECTURES = ("llama", "gpt2", "bert", "gemma2", "falcon", "deberta-v2")
+CASES = [(name, pooling) for name in ("llama", "bert", "gemma2") for pooling in ("mean", "last")]
+CASES += [("llama", "weighted"), ("gpt2", "last"), ("falcon", "mean"), ("deberta-v2", "mean")]
 
 
 def gap(X: Any) -> float:
     return float(np.abs(X[Y == 0].mean(axis=0) - X[Y == 1].mean(axis=0)).max() / X.std())
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("pooling", ["mean", "last", "weighted"])
+@pytest.mark.parametrize(("name", "pooling"), CASES)
 def test_what_held_for_pooled_states_holds_in_the_edited_model(
     name: str, pooling: str, tiny: Any
 ) -> None:
     model = tiny(name)
     for layer in (0, 1, model.n_layers):
-        read = {"sites": "resid_post", "pooling": pooling, "batch_tokens": 60}
+        read = {"sites": "resid_post", "pooling": pooling, "batch_tokens": 200}
         before = capture(model, TEXTS, **read)
         eraser = fit_leace(before["resid_post", layer], Y)
         positions = "last" if pooling == "last" else "all"
