@@ -24,14 +24,17 @@ def library() -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is an optional library")
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2"])
-def test_near_the_model_and_8_bits_nearer_than_4(name: str, library: None) -> None:
+@pytest.mark.parametrize(("name", "widths"), [("bert", (8, 4)), ("gpt2", (8,))])
+def test_near_the_model_and_8_bits_nearer_than_4(
+    name: str, widths: tuple[int, ...], library: None
+) -> None:
+    """GPT-2 with 8 bits only: on a CPU the 4 bit kernels do not take all maps with fewer than 64 inputs."""
     model = build(name)
     before = model.weights_hash
     inputs = trial_inputs(model.hf_model)
     plain = run_base(model.structure.base, inputs)
     error, hashes = {}, {before}
-    for bits in (8, 4):
+    for bits in widths:
         low = quantised(model, bits, backend="bitsandbytes")
         first = low.weights_hash
         error[bits] = relative_difference(run_base(low.structure.base, inputs), plain)
@@ -39,8 +42,9 @@ def test_near_the_model_and_8_bits_nearer_than_4(name: str, library: None) -> No
         assert low.name == f"tiny-{name} (int{bits})"
         assert quantised(model, bits, backend="bitsandbytes").weights_hash == first
         hashes.add(first)
-    assert 0 < error[8] < error[4] < 1
-    assert len(hashes) == 3
+    assert sorted(error, key=error.__getitem__) == list(widths)
+    assert all(0 < value < 1 for value in error.values())
+    assert len(hashes) == 1 + len(widths)
     assert model.weights_hash == before
 
 
