@@ -66,7 +66,8 @@ class Condition:
 
         if reading.spans is not None:
             raise InputError("noise moves the places at which states are taken")
-        return replace(reading, texts=tuple(corrupt(reading.texts, self.value, seed=seed)))
+        texts = corrupt(reading.texts, self.value, seed=seed, keys=reading.keys)
+        return replace(reading, texts=tuple(texts))
 
 
 PLAIN = Condition()

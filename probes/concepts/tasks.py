@@ -30,27 +30,31 @@ IntArray = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model reads: texts, and the character spans at which states are taken (None: the pooled text)."""
+    """What the model reads: texts, and the character spans at which states are taken (None: the pooled text).
+
+    Texts with the same entry in `keys` get the same noise, so that it does not tell the sides of a minimal pair apart.
+    """
 
     texts: tuple[str, ...]
     spans: Spans | None = None
+    keys: tuple[str, ...] | None = None
 
     def in_template(self, template: str) -> Reading:
         """The same within a template that holds {} once; spans move along.
 
         >>> Reading(("Gold",), (((0, 4),),)).in_template("True? {}!")
-        Reading(texts=('True? Gold!',), spans=(((6, 10),),))
+        Reading(texts=('True? Gold!',), spans=(((6, 10),),), keys=None)
         """
         before, found, after = template.partition("{}")
         if not found or "{}" in after:
             raise InputError(f"template {template!r}: {{}} is needed once, where the text goes")
         texts = tuple(f"{before}{text}{after}" for text in self.texts)
         if self.spans is None:
-            return Reading(texts)
+            return replace(self, texts=texts)
         moved = tuple(
             tuple((a + len(before), b + len(before)) for a, b in row) for row in self.spans
         )
-        return Reading(texts, moved)
+        return replace(self, texts=texts, spans=moved)
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ def _of_scored(data: TextPairs) -> ConceptTask:
 
 
 def _of_minimal(data: MinimalPairs) -> ConceptTask:
-    reading = Reading(data.good + data.bad)
+    reading = Reading(data.good + data.bad, keys=data.good + data.good)
     views = _two_views(len(data))
     return ConceptTask("", "", "minimal-pairs", reading, views, Target(None), data, data.groups)
 

@@ -139,3 +139,13 @@ def test_layers_are_read_one_at_a_time() -> None:
     states = LayerStates(Source({0: np.eye(2), 1: np.eye(2)}), (np.array([1]),), lambda rows: rows)
     np.testing.assert_array_equal(states[1], [[0, 1]])
     assert asked == [1]
+
+
+def test_noise_falls_on_both_sides_of_a_minimal_pair_alike() -> None:
+    good = tuple(f"the {w} cat that sees me runs" for w in ("old", "new", "red", "big"))
+    bad = tuple(text.replace("runs", "run") for text in good)
+    reading = task_of(MinimalPairs("m", good, bad)).reading
+    noisy = Condition("noise", "prepend").reading(reading, 0).texts
+    assert noisy[0] != good[0]
+    for i in range(4):
+        assert noisy[i].removesuffix("s") == noisy[4 + i]
