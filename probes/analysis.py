@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from probes.datasets.columns import ALIASES
 from probes.errors import FathometerError, InputError, RunError, unknown_name
 from probes.files import bundled, runs_dir
 from probes.report import build_report
@@ -184,7 +185,11 @@ def parse_columns(text: str | None) -> dict[str, Any]:
             raise InputError(
                 f"--columns {text!r}: write role=column pairs, such as text=review,label=stars"
             )
-    return {role.strip(): column.strip() for role, column in pairs}
+    given = {role.strip(): column.strip() for role, column in pairs}
+    for role in given:
+        if role not in ALIASES:
+            raise unknown_name("role in --columns", role, ALIASES)
+    return given
 
 
 def load_analyses() -> dict[str, Path]:

@@ -15,8 +15,9 @@ class Curve:
     """Out-of-fold scores of one concept under one condition.
 
     `scores` (layer, example): their mean over examples is `measure` at that layer. For `accuracy` they are 0 or 1,
-    for `r2` their mean is R² and their spread that of R² (`probes.probing.regression_scores`). `rows` (example,) numbers of the rows of the data
-    that were tested; `groups` (example,) codes of rows that belong together, or None; `chance` the level of a guess.
+    for `r2` their mean is R² and their spread that of R² (`probes.probing.regression_scores`). `rows` (example,)
+    numbers of the rows of the data that were tested; `groups` (example,) codes of rows that belong together, or None;
+    `chance` the level of a guess.
     """
 
     concept: str | None
