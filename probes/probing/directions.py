@@ -69,7 +69,8 @@ def direction_agreement(
     "random" labels permuted within each context: mean and central band over draws;
     "split-half" the ceiling: the cosine to expect if the true directions were the same, √(r₁ r₂) with
              r = 2h / (1 + h) (Spearman–Brown), h the mean cosine of random halves of a context, taken
-             as 0 where negative (so a little low where hardly anything is reliable). Absent for a single context, whose cosine *is* h.
+             as 0 where negative; a little low where hardly anything is reliable. Absent for a single
+             context, whose cosine *is* h.
     With `covariance` the variants are "covariance", "covariance random", "covariance split-half".
 
     A cosine far below its ceiling says that the contexts' directions differ; one within the random band

@@ -90,6 +90,9 @@ def test_turns_reach_the_minimum_of_all_parameters_at_once() -> None:
     judge = optimize.minimize(joint, np.zeros(8), method="BFGS", options={"gtol": 1e-7})
     assert ours.objective_[-1] == pytest.approx(judge.fun, rel=1e-5)
     np.testing.assert_allclose(ours.weights_, softmax(judge.x[:3]), atol=5e-3)
+    mix = np.tensordot(softmax(judge.x[:3]), Z, axes=1)
+    decision = mix / np.sqrt(np.square(mix).mean()) @ judge.x[3:7] + judge.x[7]
+    np.testing.assert_allclose(ours.decision_function(X), decision, atol=2e-2)
 
 
 def test_one_layer_is_logistic_regression() -> None:
