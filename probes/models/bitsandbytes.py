@@ -20,13 +20,19 @@ _OUTLIERS = 6.0  # LLM.int8(): activations beyond it are not quantised
 def with_kernels(model: Model, bits: int, group: int | None) -> Model:
     """A copy of `model` whose linear layers in the blocks are bitsandbytes' own: LLM.int8() for 8 bits, NF4 for 4.
 
-    Raises `InputError` for other bits, a group, or where the library is missing; `ModelError` for a model that does
-    not run on its kernels.
+    Raises `InputError` for other bits, a group, 4 bits on a CPU, or where the library is missing; `ModelError`
+    for a model that does not run on its kernels.
     """
     if bits not in (8, 4) or group is not None:
         raise InputError(
             f"bitsandbytes came with bits={bits}, group={group}: it has 8 or 4 bits and groups of its own "
             "(group=None); backend='simulated' takes others"
+        )
+    if bits == 4 and model.device.type == "cpu":
+        # Version 0.50 repacks the weights in a pass and not back to the same ones in state_dict(): their hash, by which
+        # stored states are found again, would change from pass to pass.
+        raise InputError(
+            "the 4 bit kernels of bitsandbytes rewrite their weights on a CPU: use backend='simulated', or a GPU"
         )
     try:
         import_module("bitsandbytes")

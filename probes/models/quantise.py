@@ -35,7 +35,7 @@ def quantised(
         group: that many neighbouring inputs of a channel share a step (the last group may be shorter); None: all.
         backend: `simulated` computes with the rounded weights in the model's own precision, on every device;
             `bitsandbytes` runs that library's own 8 or 4 bit kernels, which quantise the activations too (8) or put
-            the weights on the NF4 values in groups of 64 (4).
+            the weights on the NF4 values in groups of 64 (4, on GPUs only).
 
     Returns:
         A `Model` named like "minilm (int8)". Its `weights_hash` differs, so that no stored state is taken for its own.
