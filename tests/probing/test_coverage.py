@@ -25,8 +25,7 @@ pytestmark = pytest.mark.slow
 
 def test_shuffled_labels_are_covered_at_the_nominal_rate() -> None:
     """The control as it is used: states with a strong concept, labels permuted, choice of λ included."""
-    chances = {"accuracy": 1 / 2, "balanced_accuracy": 1 / 2, "auroc": 1 / 2, "selectivity": 0.0}
-    probes: list[Any] = [RidgeProbe(), LinearProbe(), MassMeanProbe()]
+    probes: list[Any] = [RidgeProbe(), LinearProbe(Cs=(1e-3, 1e-1, 10)), MassMeanProbe()]
     hits: dict[tuple[str, str], list[bool]] = {}
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed)
@@ -35,14 +34,13 @@ def test_shuffled_labels_are_covered_at_the_nominal_rate() -> None:
         X[:, 0] += 3 * y
         for probe in probes:
             table = cross_validate(
-                probe, {0: X}, y, controls=("shuffled",), seed=seed, draws=500
+                probe, {0: X}, y, controls=("shuffled",), seed=seed, draws=300
             ).table
             for row in table[table.variant == "shuffled"].itertuples():
                 key = (type(probe).__name__, str(row.measure))
-                hits.setdefault(key, []).append(row.low <= chances[str(row.measure)] <= row.high)
+                hits.setdefault(key, []).append(row.low <= 0.5 <= row.high)
     shares = {key: float(np.mean(hit)) for key, hit in hits.items()}
     assert len(shares) == 9
-    print(shares)
     assert min(shares.values()) >= 0.95 - NOISE, shares
     assert max(shares.values()) < 1, shares  # an interval that always covers says nothing
 
@@ -64,8 +62,7 @@ def test_selectivity_without_a_concept_covers_nought() -> None:
         ).table
         row = table[table.measure == "selectivity"].iloc[0]
         hits.append(row.low <= 0 <= row.high)
-    print(np.mean(hits))
-    assert 0.95 - NOISE <= np.mean(hits) <= 1
+    assert 0.95 - NOISE <= np.mean(hits) < 1
 
 
 def scores(values: np.ndarray, n: int, rng: np.random.Generator) -> Curve:
@@ -91,7 +88,6 @@ def test_noise_seldom_has_a_depth_and_a_step_nearly_always_its_own() -> None:
         row = found[found.measure == "robust_depth"].iloc[0]
         right.append(row.value == 5)
         covered.append(row.low <= 5 <= row.high)
-    print(np.mean(false), np.mean(right), np.mean(covered))
     assert np.mean(false) <= 0.05 + NOISE
     assert np.mean(right) >= 0.95 - NOISE
     assert np.mean(covered) >= 0.95 - NOISE
@@ -107,7 +103,6 @@ def test_noise_read_by_a_probe_seldom_has_a_depth() -> None:
         curve = cross_validate(RidgeProbe(alphas=(10.0,)), states, y, seed=seed, draws=100).curve()
         table = depth_numbers(curve, 4, draws=300, seed=seed)
         found.append("robust_depth" in set(table.measure))
-    print(np.mean(found))
     assert np.mean(found) <= 0.05 + NOISE
 
 
@@ -129,7 +124,6 @@ def test_equally_deep_concepts_are_seldom_told_apart(
         rng = np.random.default_rng(seed)
         pair = {"a": scores(first, sizes[0], rng), "b": scores(second, sizes[1], rng)}
         rejected.append(compare_depths(pair, draws=500, seed=seed).p[0] < 0.05)
-    print(np.mean(rejected))
     assert np.mean(rejected) <= 0.05 + NOISE
 
 
