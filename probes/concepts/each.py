@@ -70,6 +70,10 @@ def mixed_layers(study: Study, task: ConceptTask) -> None:
     probe = ScalarMixProbe(random_state=study.plan.seed).fit(stacked[train], task.labels[train])
     right = float((probe.predict(stacked[test]) == task.labels[test]).sum())
     low, high = wilson_interval(right, len(test))
+    curve = study.curves[
+        task.name
+    ].scores  # the single layer is chosen without the rows it is compared on, too
+    best = int(curve[:, train].mean(axis=1).argmax())
     study.extend(
         "scalar_mix",
         pd.DataFrame(
@@ -82,7 +86,8 @@ def mixed_layers(study: Study, task: ConceptTask) -> None:
                 "low": low,
                 "high": high,
                 "n": len(test),
-                "best_layer_value": float(study.curves[task.name].values.max()),
+                "best_layer": sorted(states)[best],
+                "best_layer_value": float(curve[best, test].mean()),
             }
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from probes.concepts.each import layers_at
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from probes.concepts.study import Study
 
 ERASED_AT = (2 / 3,)  # relative depth
-MOST_ERASED = 8  # concepts: every one is erased and every one measured
+MOST_ERASED = 5  # concepts: every one is erased and every one measured
 
 
 def depth_tests(study: Study) -> None:
@@ -78,19 +79,29 @@ def _groups(tasks: list[ConceptTask]) -> dict[str, Any]:
     return {task.name: task.groups for task in tasks if task.groups is not None}
 
 
+def _spread(tasks: list[ConceptTask]) -> list[ConceptTask]:
+    """At most `MOST_ERASED` concepts: the first of every family, then the second, …"""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, int, ConceptTask]] = []
+    for at, task in enumerate(tasks):
+        turns.append((seen[task.family], at, task))
+        seen[task.family] += 1
+    return [task for _, _, task in sorted(turns, key=lambda turn: turn[:2])[:MOST_ERASED]]
+
+
 def erasure(study: Study) -> None:
     """Accuracy of every concept after every concept was erased from the states of one layer."""
     tasks = [task for task in study.tasks if task.kind == "classes"]
     if not tasks:
         return
-    if len(tasks) > MOST_ERASED:
+    chosen = _spread(tasks)
+    if len(tasks) > len(chosen):
+        names = ", ".join(task.name for task in chosen)
         study.tell(
-            None,
-            f"erasure: the first {MOST_ERASED} of {len(tasks)} concepts are erased and measured",
+            None, f"erasure: of {len(tasks)} concepts of texts {names} are erased and measured"
         )
     concepts = {
-        task.name: ConceptStates(study.states(task), task.labels, task.groups)
-        for task in tasks[:MOST_ERASED]
+        task.name: ConceptStates(study.states(task), task.labels, task.groups) for task in chosen
     }
 
     def tell(done: int, total: int) -> None:

@@ -48,8 +48,7 @@ def concept_verdict(data: RunData) -> Verdict | None:
 def headline(study: Study) -> str:
     """How many concepts can be read early, and how many the words alone give away.
 
-    A concept is readable before the last layer when its robust depth is smaller than L. It never rises above a bag of
-    words when at no layer its whole interval lies above what the bag of words reaches.
+    A concept is readable before the last layer when its robust depth is smaller than L.
     """
     early = [c for c in study.concepts if (d := study.depth(c)) and d.value < study.n_layers]
     below = given_away(study)
@@ -64,13 +63,8 @@ def headline(study: Study) -> str:
 
 
 def given_away(study: Study) -> list[Concept]:
-    """Concepts whose curve nowhere rises above their bag of words (its whole interval, at any layer)."""
-    found: list[Concept] = []
-    for concept in study.concepts:
-        bag = study.bag_of_words(concept)
-        if bag is not None and not study.beats(concept, bag.value):
-            found.append(concept)
-    return found
+    """Concepts whose curve nowhere rises above their bag of words."""
+    return [concept for concept in study.concepts if study.given_away(concept)]
 
 
 def findings(study: Study) -> list[str]:
@@ -189,14 +183,12 @@ def _row(study: Study, concept: Concept, notes: list[str]) -> tuple[str, ...]:
 
 def note_of(study: Study, concept: Concept) -> str:
     """What the run says of a concept, else what its curve says."""
+    told = ["not above bag of words"] if study.given_away(concept) else []
     if concept.note:
-        return clean(concept.note, 120)
-    if study.peak(concept) is None:
+        told.append(clean(concept.note, 240))
+    if not told and study.peak(concept) is None:
         return "no curve yet"
-    bag = study.bag_of_words(concept)
-    if bag is not None and not study.beats(concept, bag.value):
-        return "not above bag of words"
-    return ""
+    return "; ".join(told)
 
 
 def _at(study: Study, concept: Concept, measure: str, place: Point | None) -> Point | None:

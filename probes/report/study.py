@@ -69,7 +69,11 @@ def variant_words(variant: str) -> str:
 
 @dataclass(frozen=True)
 class Concept:
-    """One concept as the run describes it; `measure` is the height of its curve, `chance` the level of a guess."""
+    """One concept as the run describes it.
+
+    `measure` is the height of its curve, `chance` the level of a guess; `above_bag` says whether the run found some
+    layer above the bag of words, None where it did not say.
+    """
 
     name: str
     family: str
@@ -79,6 +83,7 @@ class Concept:
     n: int | None
     chance: float | None
     note: str
+    above_bag: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -219,10 +224,17 @@ class Study:
         held["layer"] = held["layer"].astype("Int64").mask(held["layer"] == _NOWHERE)
         return held
 
-    def beats(self, concept: Concept, level: float | None) -> bool:
-        """Whether at some layer the whole interval of the concept's curve lies above `level`, if any."""
+    def given_away(self, concept: Concept) -> bool:
+        """Whether the words alone give the concept away: no layer is above its bag of words.
+
+        The run's own test, paired by example, decides; where there is none, a layer is above when its whole interval
+        is.
+        """
+        if concept.above_bag is not None:
+            return not concept.above_bag
+        bag = self.bag_of_words(concept)
         floors = [p.low if p.low == p.low else p.value for p in points(self.curve(concept))]
-        return level is None or any(floor > level for floor in floors)
+        return bag is not None and not any(floor > bag.value for floor in floors)
 
 
 def plain_table(
@@ -289,7 +301,7 @@ def _concept(row: dict[str, Any]) -> Concept:
         for key, value in row.items()
         if not is_number(value)
     }
-    chance = row.get("chance")
+    chance, above = row.get("chance"), row.get("above_bag")
     return Concept(
         str(row["concept"]),
         text.get("family", ""),
@@ -299,6 +311,7 @@ def _concept(row: dict[str, Any]) -> Concept:
         whole(row.get("n")),
         float(str(chance)) if is_number(chance) else None,
         text.get("note", ""),
+        bool(above) if isinstance(above, bool | np.bool_) else None,
     )
 
 

@@ -119,7 +119,10 @@ def test_the_table_has_a_row_per_concept_with_its_numbers(planted: Any, data: Ru
     at_peak = own[own["layer"] == cities.peak(L)]["value"].iloc[0]
     assert rows["cities"]["selectivity"] == f"{at_peak:.2f}"
     assert rows["years (R²)"]["MDL depth"] == "–"
-    assert "¹ Never rises above chance. ² Not above bag of words." in table.note
+    assert (
+        "¹ Not above bag of words; never rises above chance. ² Not above bag of words."
+        in table.note
+    )
     assert {"coin-flip ¹", "topics ²"} <= set(rows)
 
 
@@ -273,3 +276,14 @@ def test_a_hostile_study_draws_and_stays_silent(
             plot.hover()
         page.wait_for_timeout(200)
     assert guard.found == []
+
+
+@pytest.mark.parametrize("claim", [True, False])
+def test_the_paired_test_of_the_run_decides_over_the_intervals(data: RunData, claim: bool) -> None:
+    def read(name: str) -> pd.DataFrame:
+        table = data.table(name)
+        assert table is not None
+        return table.assign(above_bag=claim) if name == "concepts" else table
+
+    study = _study(replace(data, read_table=read))
+    assert given_away(study) == ([] if claim else list(study.concepts))
