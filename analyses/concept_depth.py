@@ -22,7 +22,7 @@ from probes.runs import Run
 
 def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     """Fill an open run folder with curves, depths and what connects the concepts."""
-    from probes.concepts import load_tasks, study_concepts
+    from probes.concepts import load_tasks, study_concepts, usable_workers
     from probes.models import load_model
 
     plan = plan_of(options)
@@ -43,7 +43,9 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
         trust_remote_code=options["trust_remote_code"],
     )
     run.describe(model=describe_model(model))
-    study_concepts(model, tasks, plan, run, progress)
+    study_concepts(
+        model, tasks, plan, run, progress, workers=options["workers"] or usable_workers()
+    )
 
 
 def plan_of(options: Mapping[str, Any]) -> Any:
@@ -135,6 +137,14 @@ ANALYSIS = Analysis(
             str,
             "all",
             f"What else to do, separated by commas: {', '.join(PARTS)}; or all, or none.",
+        ),
+        Option(
+            "workers",
+            int,
+            None,
+            "Processes that fit probes while the model reads on; default one per processor.",
+            low=1,
+            high=64,
         ),
         Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000),
     ),

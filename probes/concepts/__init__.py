@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probes.concepts.conditions import Condition, parse_conditions
+    from probes.concepts.jobs import usable_workers
     from probes.concepts.load import load_tasks
     from probes.concepts.plan import ConceptPlan, Findings
     from probes.concepts.states import Places
@@ -27,6 +28,7 @@ _PLACES = {
     "make_task": "tasks",
     "parse_conditions": "conditions",
     "study_concepts": "study",
+    "usable_workers": "jobs",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "make_task",
     "parse_conditions",
     "study_concepts",
+    "usable_workers",
 ]
 
 

@@ -23,6 +23,8 @@ from probes.probing import (
 )
 from probes.probing.curves import Curve
 
+ORDERS = 2  # of sending the labels: the fewest that give an interval
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -109,7 +111,7 @@ def measure_code(
         "groups": task.groups,
         "seed": plan.seed,
     }
-    table, bits = mdl_sweep(states, task.labels, **shared)
+    table, bits = mdl_sweep(states, task.labels, orders=ORDERS, **shared)
     guess = float(np.log2(len(np.unique(task.labels))))
     depth = mdl_depth(bits, sorted(states), guess_bits=guess, draws=plan.draws, **shared)
     return [table, depth]

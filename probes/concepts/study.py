@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
 from probes.concepts.conditions import PLAIN, UNTRAINED, Condition
-from probes.concepts.measure import (
-    correct_rows,
-    measure_code,
-    measure_curve,
-    measure_depth,
-)
+from probes.concepts.jobs import Job, Result, Workers, probe
+from probes.concepts.measure import correct_rows
 from probes.concepts.parts import EACH, TOGETHER
 from probes.concepts.plan import ConceptPlan, Progress
 from probes.concepts.states import LayerStates, capture_reading, task_states
-from probes.concepts.summary import above_bag, concept_row
+from probes.concepts.summary import concept_row
 from probes.concepts.tasks import ConceptTask, Reading
 from probes.errors import FathometerError, InputError
 from probes.probing.curves import Curve
@@ -46,9 +44,8 @@ class Study:
     keep: Keep
     progress: Progress
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])  # plain, by concept
-    done: dict[str, bool | None] = field(
-        default_factory=dict[str, bool | None]
-    )  # above the bag of words?
+    # concepts that are done, and whether they rise above the bag of words
+    done: dict[str, bool | None] = field(default_factory=dict[str, bool | None])
     notes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     tables: dict[str, list[pd.DataFrame]] = field(default_factory=dict[str, list[pd.DataFrame]])
 
@@ -130,25 +127,21 @@ def study_concepts(
     plan: ConceptPlan,
     keep: Keep,
     progress: Progress = lambda done, total, text: None,
+    *,
+    workers: int = 1,
 ) -> Study:
     """Measure every task at every layer of `model` and write all that is found to `keep`.
 
     Rows and tables come as each concept is done, so that what is there survives a stop. A part that does not apply
-    (no language-model head, too little data) leaves a note instead of rows.
+    (no language-model head, too little data) leaves a note instead of rows. With more than one of `workers`, probes
+    are fitted in processes of their own while the model reads on; the numbers are the same.
     """
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise InputError(f"concepts need different names: {', '.join(names)}")
     study = Study(model, tuple(tasks), plan, keep, progress)
-    for task in tasks:
-        _plain(study, task)
-    conditions = list(plan.conditions)
-    if "untrained" in plan.controls:
-        conditions.insert(0, UNTRAINED)
-    for condition in conditions:
-        changed = condition.model(model, plan.seed)
-        for task in tasks:
-            _under_condition(study, task, condition, changed)
+    with Workers(workers) as pool:
+        _probe_all(study, pool)
     for name, part in TOGETHER.items():
         if name in plan.parts:
             progress(0, None, f"{name.replace('-', ' ')} over all concepts")
@@ -157,42 +150,59 @@ def study_concepts(
     return study
 
 
-def _plain(study: Study, task: ConceptTask) -> None:
-    """A concept's own curve with its controls, then everything that needs only this concept."""
-    states = study.store(task)["exit"]
-    plan, pooling = study.plan, study.pooling(task)
-    study.progress(0, None, f"probe {task.name}")
-    measured = measure_curve(task, states, pooling, plan, PLAIN)
-    study.add(measured.rows)
-    for note in measured.notes:
-        study.tell(task, note)
-    study.curves[task.name] = measured.curve
-    study.add(measure_depth(task, measured.curve, pooling, plan, study.n_layers), task)
-    study.extend("predictions", correct_rows(task, measured.curve))
-    study.extend("examples", _examples(task))
-    if "mdl" in plan.parts and task.kind in ("classes", "pairs", "tokens"):
-        study.progress(0, None, f"code length of {task.name}")
-        for rows in measure_code(task, states, pooling, plan):
-            study.add(rows)
-    for name, part in EACH.items():
-        if name in plan.parts:
-            _guarded(study, task, name, part)
-    study.done[task.name] = above_bag(measured.curve, measured.bag, plan.draws, plan.seed)
-    _summarise(study)
+def _probe_all(study: Study, pool: Workers) -> None:
+    """Capture concept after concept, condition after condition; results are written down in that order."""
+    conditions = [PLAIN, *study.plan.conditions]
+    if "untrained" in study.plan.controls:
+        conditions.insert(1, UNTRAINED)
+    total = len(conditions) * len(study.tasks)
+    waiting: deque[tuple[Job, Future[Result]]] = deque()
+    for condition in conditions:
+        changed = condition.model(study.model, study.plan.seed)
+        for task in study.tasks:
+            job = _job(study, task, condition, changed)
+            if job is not None:
+                waiting.append((job, pool.submit(probe, job)))
+            while waiting and waiting[0][1].done():
+                _write_down(study, *waiting.popleft())
+    while waiting:
+        study.progress(total - len(waiting), total, "probe concepts")
+        _write_down(study, *waiting.popleft())
 
 
-def _under_condition(study: Study, task: ConceptTask, condition: Condition, model: Model) -> None:
+def _job(study: Study, task: ConceptTask, condition: Condition, model: Model) -> Job | None:
+    """States captured, to be probed; None where the condition does not apply."""
     try:
         store = study.store(task, condition, model)
     except InputError as error:  # noise where states are taken at given places
         study.tell(task, f"not measured under {condition.variant}: {error}")
-        return
-    study.progress(0, None, f"probe {task.name} ({condition.variant})")
+        return None
     pooling = study.pooling(task, condition)
-    measured = measure_curve(task, store["exit"], pooling, study.plan, condition)
-    study.add(measured.rows)
-    if condition.kind != "untrained":
-        study.add(measure_depth(task, measured.curve, pooling, study.plan, study.n_layers))
+    return Job(task, condition, store.path, pooling, study.plan, study.n_layers)
+
+
+def _write_down(study: Study, job: Job, future: Future[Result]) -> None:
+    """What a job found; after a plain one, also what needs only this concept."""
+    result = future.result()
+    task = job.task
+    study.add(result.measured.rows)
+    if job.condition.kind is not None:
+        if job.condition.kind != "untrained":
+            study.add(result.depth)
+        return
+    for note in result.measured.notes:
+        study.tell(task, note)
+    study.add(result.depth, task)
+    for rows in result.code:
+        study.add(rows)
+    study.curves[task.name] = result.measured.curve
+    study.extend("predictions", correct_rows(task, result.measured.curve))
+    study.extend("examples", _examples(task))
+    for name, part in EACH.items():
+        if name in study.plan.parts:
+            _guarded(study, task, name, part)
+    study.done[task.name] = result.above_bag
+    _summarise(study)
 
 
 def _guarded(study: Study, task: ConceptTask | None, name: str, part: Any) -> None:

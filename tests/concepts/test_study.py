@@ -268,3 +268,18 @@ def test_one_pass_over_a_causal_model_is_the_same_as_reading_only_so_far(
     after._store = None
     apart = [after.states(2, rows)[layer] for layer in range(4)]
     np.testing.assert_allclose(at_once, apart, atol=1e-5)
+
+
+def test_more_workers_give_the_same_numbers(
+    tasks: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATHOMETER_CACHE", str(tmp_path))
+    plan = ConceptPlan(
+        probe="ridge", folds=3, controls=frozenset({"shuffled"}), parts=frozenset({"mdl"}), draws=200
+    )  # fmt: skip
+    tables = []
+    for workers in (1, 2):
+        findings = Findings()
+        study_concepts(build("llama"), tasks[:2], plan, findings, workers=workers)
+        tables.append(pd.concat(findings.frames, ignore_index=True))
+    pd.testing.assert_frame_equal(*tables, rtol=1e-4)
