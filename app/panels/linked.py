@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from probes.report.study import Study
 from probes.report.text import label
 
 _LENGTHS = range(20, 61, 2)  # that figures cut names to
+_AFTER = re.compile(r" <| · layer ")
 _CELLS = 1000  # of a matrix that can be clicked
 
 Clicked = Callable[[Sequence[Any]], None]
@@ -77,8 +79,8 @@ def _labels(study: Study) -> dict[str, str]:
 
 
 def _title(text: object) -> str:
-    """A panel's title without the layer that may follow the name."""
-    return str(text).split(" · layer ")[0]
+    """The name in a panel's title, without its family or the layer that may follow."""
+    return _AFTER.split(str(text))[0]
 
 
 def _panels(layout: dict[str, Any], names: dict[str, str]) -> dict[str, str]:

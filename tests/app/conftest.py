@@ -15,6 +15,7 @@ from typing import Any
 
 import browsing_guard
 import pytest
+import synthetic_concepts
 import synthetic_runs
 from streamlit.testing.v1 import AppTest
 
@@ -25,6 +26,11 @@ MAIN = ROOT / "app" / "start" / "main.py"
 @pytest.fixture(scope="session")
 def synthetic() -> Any:
     return synthetic_runs
+
+
+@pytest.fixture(scope="session")
+def studies() -> Any:
+    return synthetic_concepts
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +67,12 @@ def overview(runs: Path) -> Opener:
 def runs_page(overview: Opener) -> Opener:
     """Opens the Runs page."""
     return lambda **query: checked(overview(**query).switch_page("../pages/runs.py").run())
+
+
+@pytest.fixture
+def concepts_page(overview: Opener) -> Opener:
+    """Opens the Concepts page."""
+    return lambda **query: checked(overview(**query).switch_page("../pages/concepts.py").run())
 
 
 def checked(at: AppTest) -> AppTest:

@@ -1,0 +1,67 @@
+"""The table of all concepts of a run, in which one can be picked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from panels.concepts import pick, picked
+from panels.state import Shown
+from panels.words import small
+from probes.report.study import Study
+from probes.report.tables import Table
+
+
+def summary(run: Shown, study: Study, table: Table) -> None:
+    """The table of all concepts; a click on a row picks its concept, and the picked one is selected."""
+    order = [concept.name for concept in study.by_family()]
+    key = f"summary-{run.slug}"
+    at = picked(order)
+    rows = [] if at is None else [order.index(at)]
+    st.session_state[key] = {"selection": {"rows": rows}}
+    st.session_state[f"_{key}"] = rows
+    frame = run.data.once("summary frame", lambda: _frame(table))
+    st.dataframe(
+        frame,
+        hide_index=True,
+        height=min(560, 38 + 35 * len(table.rows)),
+        on_select=lambda: _row_clicked(key, order),
+        selection_mode="single-row",
+        key=key,
+        placeholder="–",
+        column_config=_columns(frame, table),
+        alt=f"Table of {len(table.rows)} concepts; choosing a row picks its concept",
+    )
+    small(table.note)
+
+
+def _frame(table: Table) -> pd.DataFrame:
+    """The table with numbers where a column holds nothing else, so that it sorts."""
+    frame = pd.DataFrame(table.rows, columns=list(table.columns))
+    for name in [table.columns[at] for at in table.numeric]:
+        plain = frame[name].str.replace(",", "").str.replace("−", "-").replace("–", None)
+        values = pd.to_numeric(plain, errors="coerce")
+        if (values.notna() == plain.notna()).all():
+            frame[name] = values
+        else:
+            frame[name] = frame[name].where(plain.notna(), None)
+    return frame
+
+
+def _columns(frame: pd.DataFrame, table: Table) -> dict[str, Any]:
+    """Numbers have the digits they came with."""
+    found: dict[str, Any] = {}
+    for at in table.numeric:
+        name = table.columns[at]
+        if pd.api.types.is_numeric_dtype(frame[name]) and any("." in row[at] for row in table.rows):
+            found[name] = st.column_config.NumberColumn(format="%.2f")
+    return found
+
+
+def _row_clicked(key: str, order: list[str]) -> None:
+    """A click on a row. The page tells what the script itself selected as well, and late: that is no click."""
+    rows = list(st.session_state[key].selection.rows)
+    if rows != st.session_state.get(f"_{key}"):
+        pick(order[rows[0]] if rows and rows[0] < len(order) else None)
