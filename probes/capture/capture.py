@@ -12,6 +12,7 @@ import pandas as pd
 
 from probes.capture.backends import BACKENDS, Backend
 from probes.capture.batching import Side
+from probes.capture.hooks import is_edited
 from probes.capture.plan import make_identity, plan_job
 from probes.capture.pooling import POOLINGS
 from probes.capture.progress import Report, progress_bar
@@ -106,6 +107,8 @@ def capture(
         ((2, 384), [0, 2])
     """
     entry = BACKENDS[backend]
+    if is_edited(model):
+        _check_edited(model, cache or out is not None, backend, dtype)
     places = parse_sites(sites, model.n_layers, layers)
     pooling = POOLINGS[pooling or model.embedding.pooling].name
     check_places(model, places)
@@ -124,6 +127,19 @@ def capture(
         name = fingerprint({**identity, "plan": [list(shard) for shard in shards]})
         out = cache_dir() / "stores" / name[:32]
     return _run(job, entry, precision, identity, shards, out, progress)
+
+
+def _check_edited(model: Model, kept: bool, backend: str, dtype: str | None) -> None:
+    """Under an edit a store would be taken for the model's own states later, and a copy of the model has no edit."""
+    if kept:
+        raise InputError(
+            f"an edit of {model.name} is in force: its states can be captured, but not kept as the model's own. "
+            "Leave out= and cache away"
+        )
+    if backend != "torch" or _precision(model, dtype) != _precision(model, None):
+        raise InputError(
+            f"an edit of {model.name} is in force: only backend='torch' in the model's own dtype sees it"
+        )
 
 
 def _run(

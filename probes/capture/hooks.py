@@ -8,6 +8,7 @@ exception, as soon as every place asked for has been read: later blocks and the 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -214,7 +215,18 @@ def edit_site(
         return new.reshape(states.shape)
 
     handle = _attach(model, find_spot(model, place), act)
+    base = model.structure.base
+    _edits[base] = _edits.get(base, 0) + 1
     try:
         yield
     finally:
         handle.remove()
+        _edits[base] -= 1
+
+
+_edits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # in force now
+
+
+def is_edited(model: Model) -> bool:
+    """Whether an edit by `edit_site` is in force, so that states are not those of the model as it is."""
+    return _edits.get(model.structure.base, 0) > 0
