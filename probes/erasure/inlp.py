@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
 from probes.erasure.eraser import Eraser, FloatArray
 from probes.erasure.leace import class_codes
 from probes.errors import InputError
 from probes.linalg import check_matrix
+from probes.probing.base import fitted
 from probes.probing.folds import inner_hold_out
 from probes.probing.questions import group_codes
 from probes.probing.ridge import RidgeProbe
@@ -68,18 +68,21 @@ def fit_inlp(
     majority = float(np.bincount(codes[check]).max() / len(check))
     if epsilon is None:
         epsilon = max(0.01, float(np.sqrt(majority * (1 - majority) / len(check))))
+    units = None if grouped is None else grouped[train]
     mean = states.mean(axis=0)
     basis, history = np.zeros((states.shape[1], 0)), []
     sizes: list[int] = []  # of the basis before each round
     current = states - mean
     while len(history) < max_rounds and basis.shape[1] < states.shape[1]:
-        fitted = _fit(probe or RidgeProbe(), current, codes, train, grouped)
-        history.append(float(np.mean(fitted.predict(current[check]) == codes[check])))
+        judge = fitted(
+            RidgeProbe() if probe is None else probe, current[train], codes[train], units
+        )
+        history.append(float(np.mean(judge.predict(current[check]) == codes[check])))
         sizes.append(basis.shape[1])
         if len(history) >= QUIET_ROUNDS and max(history[-QUIET_ROUNDS:]) <= majority + epsilon:
             basis = basis[:, : sizes[-QUIET_ROUNDS]]
             break
-        grown = _extended(basis, np.atleast_2d(fitted.coef_))
+        grown = _extended(basis, np.atleast_2d(judge.coef_))
         if grown.shape[1] == basis.shape[1]:  # a probe without weights: nothing left to learn
             break
         current = (states - mean) - ((states - mean) @ grown) @ grown.T
@@ -92,19 +95,6 @@ def fit_inlp(
         )
     basis = _extended(basis, _mean_differences(states - mean, codes))
     return Eraser(basis, basis.T.copy(), mean, "inlp", tuple(history))
-
-
-def _fit(
-    probe: BaseEstimator,
-    X: FloatArray,
-    codes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    groups: NDArray[np.int64] | None,
-) -> Any:
-    copy: Any = clone(probe)
-    if groups is not None and "groups" in inspect.signature(copy.fit).parameters:
-        return copy.fit(X[rows], codes[rows], groups=groups[rows])
-    return copy.fit(X[rows], codes[rows])
 
 
 def _mean_differences(X: FloatArray, codes: NDArray[np.int64]) -> FloatArray:

@@ -8,9 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
 from probes.errors import EstimatorInputError
 from probes.probing.folds import FoldPlan
@@ -103,6 +103,16 @@ class Probe(ClassifierMixin, BaseEstimator):
 def as_classes(scores: FloatArray) -> IntArray:
     """Class codes from decision scores."""
     return (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
+
+
+def fitted(probe: BaseEstimator, X: Any, y: Any, groups: NDArray[Any] | None = None) -> Any:
+    """A copy of `probe` fitted on X (n, d) and y (n,); `groups` (n,) go to probes whose `fit` takes them.
+
+    Such a probe chooses its regularisation on rows of other groups than it is fitted on.
+    """
+    copy: Any = clone(probe)
+    takes = groups is not None and has_fit_parameter(copy, "groups")
+    return copy.fit(X, y, groups=groups) if takes else copy.fit(X, y)
 
 
 def positive_values(values: Any, name: str) -> NDArray[np.float64]:

@@ -41,8 +41,9 @@ class ContrastiveProbe(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     maps_ : two (d, dim_) arrays for standardised states. dim_, shrinkage_, epochs_ : those taken.
-    hold_out_loss_ (1 + epochs,) : in nats, before training and after each epoch; empty where ten
-    classes are not there to hold two out: then s is 0.3 and all epochs are run.
+    hold_out_loss_ (1 + epochs,) : in nats, before training and after each epoch, among batches of 1,024 pairs
+    at most (so that time and memory of a fit grow linearly with n); empty where ten classes are not there
+    to hold two out: then s is 0.3 and all epochs are run.
 
     Raises `EstimatorInputError` (a `ValueError`) for views that do not fit or bad parameters. See also
     `unseen_retrieval`, which tests whether the maps know more than the pairs they were trained on.

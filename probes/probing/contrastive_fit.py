@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from probes.probing.contrastive import ContrastiveProbe
 
 BATCH = 1024  # pairs that are negatives of each other
+CELLS = 2**22  # similarities at a time: 32 MiB
+TIE = 1e-9  # cosines this close are equal: equal states differ by rounding
 RATE = 1e-2  # of AdamW, for maps whose entries have the root mean square 1
 PATIENCE, GAIN = 3, 0.005  # epochs without a hold-out loss lower by this share
 
@@ -32,7 +34,10 @@ class Training:
     def maps(
         self, start: tuple[FloatArray, FloatArray], epochs: int, held: NDArray[np.bool_]
     ) -> tuple[tuple[FloatArray, FloatArray], FloatArray]:
-        """Maps after `epochs` epochs; the loss on the rows held before any and after each (none held: no losses)."""
+        """Maps after `epochs` epochs; the loss on the rows held before any and after each (none held: no losses).
+
+        Held rows are negatives of each other in batches, as in training, and always in the same ones.
+        """
         import torch
 
         probe, rows = self.probe, np.flatnonzero(~held)
@@ -53,13 +58,15 @@ class Training:
             )
             return info_nce(e @ f.T / probe.temperature, codes[at], probe.same_class)
 
+        apart = _batches(np.flatnonzero(held), np.random.default_rng(probe.random_state))
+
         def outside() -> float:
             with torch.no_grad():
-                return float(loss(np.flatnonzero(held)))
+                return sum(len(batch) * float(loss(batch)) for batch in apart) / int(held.sum())
 
         seen = [outside()] if held.any() else []
         for _ in range(epochs):
-            for batch in np.array_split(rng.permutation(rows), -(-len(rows) // BATCH)):
+            for batch in _batches(rows, rng):
                 optimiser.zero_grad()
                 loss(batch).backward()
                 optimiser.step()
@@ -69,6 +76,11 @@ class Training:
                     break
         done = [m.detach().double().cpu().numpy() for m in own]
         return (done[0], done[-1]), np.asarray(seen)
+
+
+def _batches(rows: IntArray, rng: np.random.Generator) -> list[IntArray]:
+    """The rows at random in parts of about one size, at most `BATCH`."""
+    return np.array_split(rng.permutation(rows), max(1, -(-len(rows) // BATCH)))
 
 
 @dataclass(frozen=True)
@@ -148,12 +160,18 @@ def found_first(e: FloatArray, f: FloatArray, code: IntArray) -> FloatArray:
     """(n,) whether the nearest row of f is of the class of row i of e, and the other way round: their mean.
 
     Ties are shared: of t equally near rows, w of the class, it is w / t. So states that are all alike
-    are found as often as by chance. e, f (n, dim) of length one; code (n,).
+    are found as often as by chance. e, f (n, dim) of length one; code (n,). Time grows with n², memory with n.
     """
-    similar = np.round(e @ f.T, 9)  # equal states are equal in spite of rounding
-    same = code[:, None] == code
-    sides: list[FloatArray] = []
-    for z in (similar, similar.T):
-        best = z == z.max(axis=1, keepdims=True)
-        sides.append((best & same).sum(axis=1) / best.sum(axis=1))
-    return np.asarray((sides[0] + sides[1]) / 2, dtype=np.float64)
+    return (_found_among(e, f, code) + _found_among(f, e, code)) / 2
+
+
+def _found_among(e: FloatArray, f: FloatArray, code: IntArray) -> FloatArray:
+    found = np.empty(len(e))
+    step = max(1, CELLS // len(f))
+    for start in range(0, len(e), step):
+        rows = slice(start, start + step)
+        similar = e[rows] @ f.T
+        best = similar >= similar.max(axis=1, keepdims=True) - TIE
+        right = best & (code[rows, None] == code)
+        found[rows] = right.sum(axis=1) / best.sum(axis=1)
+    return found

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
 from probes.errors import InputError
-from probes.probing.base import Concept, FloatArray, IntArray
+from probes.probing.base import Concept, FloatArray, IntArray, fitted
 from probes.probing.crossed import INTERVAL, crossed_mean
 from probes.probing.folds import stratified_folds
 from probes.probing.questions import concept as codes_of
@@ -79,11 +79,12 @@ def few_shot(
     shown, notes = _all_draws(own, pool, sizes, draws, seed)
     tested = None if grouped is None else grouped[test]
     place = Place(site, dataset, concept, pooling, None)
+    judge = RidgeProbe() if probe is None else probe  # an unfitted ensemble has no truth value
     rows: list[dict[str, Any]] = []
     for layer in shared_layers({"the concept": states}, layers):
         X = read_layer(states, layer, "the states", n)
         for size, picks in shown.items():
-            right = _right(probe or RidgeProbe(), X, own.y, picks, test)
+            right = _right(judge, X, own.y, picks, test)
             for measure, scores in {
                 "accuracy": right,
                 "balanced_accuracy": _balanced(right, own.y[test]),
@@ -143,8 +144,7 @@ def _right(
     right = np.empty((len(picks), len(test)))
     rows = X[test]
     for draw, shown in enumerate(picks):
-        fitted: Any = clone(probe)
-        right[draw] = fitted.fit(X[shown], y[shown]).predict(rows) == y[test]
+        right[draw] = fitted(probe, X[shown], y[shown]).predict(rows) == y[test]
     return right
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
 from probes.errors import DataError
 from probes.linalg import check_matrix
-from probes.probing.base import BatchedProbe, Concept, FloatArray, OutOfFold
+from probes.probing.base import BatchedProbe, Concept, FloatArray, OutOfFold, fitted
 from probes.probing.controls import as_out_of_fold, bag_of_words, place_scores
 from probes.probing.curves import Curve
 from probes.probing.folds import FoldPlan, Folds
@@ -191,15 +191,21 @@ def out_of_fold(
     plan = plan or FoldPlan.make([train for train, _ in folds], len(X))
     if isinstance(probe, BatchedProbe):
         return probe.out_of_fold(X, concepts, folds, plan, groups)
-    return [_loop(probe, X, concept, folds) for concept in concepts]
+    return [_loop(probe, X, concept, folds, groups) for concept in concepts]
 
 
-def _loop(probe: BaseEstimator, X: FloatArray, concept: Concept, folds: Folds) -> OutOfFold:
+def _loop(
+    probe: BaseEstimator,
+    X: FloatArray,
+    concept: Concept,
+    folds: Folds,
+    groups: NDArray[Any] | None,
+) -> OutOfFold:
     """Any scikit-learn classifier, fold after fold."""
     scores = np.zeros((len(X), concept.n_classes))
     for train, test in folds:
-        copy: Any = clone(probe)
-        fitted = copy.fit(X[train], concept.y[train])
-        decide = getattr(fitted, "decision_function", None) or fitted.predict_proba
-        place_scores(scores, test, fitted.classes_, decide(X[test]))
+        own = None if groups is None else groups[train]
+        judge = fitted(probe, X[train], concept.y[train], own)
+        decide = getattr(judge, "decision_function", None) or judge.predict_proba
+        place_scores(scores, test, judge.classes_, decide(X[test]))
     return as_out_of_fold(scores)

@@ -50,7 +50,9 @@ for _measure in (
         "Voita & Titov 2020 (arXiv 2003.12298)",
         1.0,
     ),
-    Measure("peak_layer", "Peak layer", "layer", 0.0, None, "none", "Layer with the best probe.", _DEPTH),
+    Measure(
+        "peak_layer", "Peak layer", "layer", 0.0, None, "none", "Layer with the best probe.", _DEPTH
+    ),
     Measure(
         "robust_depth",
         "Robust depth",

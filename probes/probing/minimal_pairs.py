@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.base import clone
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import has_fit_parameter, validate_data
+from sklearn.utils.validation import validate_data
 
 from probes.errors import DataError, EstimatorInputError, InputError, unknown_name
 from probes.probing.base import (
@@ -24,6 +23,7 @@ from probes.probing.base import (
     Probe,
     as_classes,
     checked_groups,
+    fitted,
 )
 from probes.probing.curves import Curve
 from probes.probing.folds import FoldPlan
@@ -90,15 +90,14 @@ class MinimalPairProbe(Probe):
         n = len(codes)
         units = checked_groups(groups, n)
         units = np.arange(n) if units is None else units
-        self.probe_ = self._new()
-        more = {"groups": _twice(units)} if has_fit_parameter(self.probe_, "groups") else {}
-        self.probe_.fit(np.concatenate([states, -states]), _mirrored(codes), **more)
+        both = np.concatenate([states, -states])
+        self.probe_ = fitted(self._new(), both, _mirrored(codes), _twice(units))
         self.coef_ = self.probe_.coef_
         self.intercept_ = np.zeros(1)  # by symmetry; the solver leaves rounding
         return self
 
     def _new(self) -> Any:
-        return LinearProbe() if self.probe is None else clone(self.probe)
+        return LinearProbe() if self.probe is None else self.probe
 
     def __sklearn_tags__(self) -> Any:
         tags: Any = super().__sklearn_tags__()
@@ -207,7 +206,7 @@ def minimal_pair_sweep(
     tested = np.flatnonzero(fold_of >= 0)
     own = None if grouped is None else grouped[tested]
     resamples = Resamples(len(tested), own, draws, confidence, rng)
-    fitted = probe if isinstance(probe, MinimalPairProbe) else MinimalPairProbe(probe=probe)
+    judge = probe if isinstance(probe, MinimalPairProbe) else MinimalPairProbe(probe=probe)
     place = Place(site, dataset, concept, pooling, split)
     rows: list[dict[str, Any]] = []
     chosen: list[dict[str, Any]] = []
@@ -216,7 +215,7 @@ def minimal_pair_sweep(
     for layer in layers:
         X = differences(good_states, bad_states, layer, n)
         for at, (question, result) in enumerate(
-            zip(questions, _decide(fitted, X, questions, folds, grouped), strict=True)
+            zip(questions, _decide(judge, X, questions, folds, grouped), strict=True)
         ):
             right = _rightness(result.scores, question.y)[tested]
             term = Terms(

@@ -9,11 +9,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.base import BaseEstimator
 
 from probes.errors import DataError, InputError, unknown_name
-from probes.probing.base import Concept, FloatArray, IntArray, OutOfFold, as_classes
+from probes.probing.base import Concept, FloatArray, IntArray, OutOfFold, as_classes, fitted
 from probes.probing.folds import stratified_folds
 from probes.probing.massmean import MassMeanProbe
 from probes.probing.questions import concept
@@ -85,7 +84,7 @@ def transfer_matrix(
         name: Resamples(len(side.concept.y), side.groups, draws, confidence, rng)
         for name, side in sides.items()
     }
-    fitted = MassMeanProbe() if probe is None else probe
+    judge = MassMeanProbe() if probe is None else probe
     rows: list[dict[str, Any]] = []
     for layer in numbers:
         X = {
@@ -98,7 +97,7 @@ def transfer_matrix(
                 f"layer {layer}: states of different widths {widths}: one model is needed"
             )
         for train, side in sides.items():
-            for test, result in _judged(fitted, X, side, sides, train).items():
+            for test, result in _judged(judge, X, side, sides, train).items():
                 judged = sides[test]
                 everyone = np.arange(len(judged.concept.y))
                 terms = quality_terms(judged.concept, result, everyone, judged.fold)
@@ -212,12 +211,9 @@ def _judged(
     scores = {name: np.zeros((len(x),) if K == 2 else (len(x), K)) for name, x in X.items()}
     for number in range(int(side.fold.max()) + 1):
         own = side.fold != number
-        fitted: Any = clone(probe)
-        more: dict[str, Any] = {}
-        if side.groups is not None and has_fit_parameter(fitted, "groups"):
-            more["groups"] = side.groups[own]
-        fitted.fit(X[train][own], side.concept.y[own], **more)
-        decide = getattr(fitted, "decision_function", None) or fitted.predict_proba
+        units = None if side.groups is None else side.groups[own]
+        judge = fitted(probe, X[train][own], side.concept.y[own], units)
+        decide = getattr(judge, "decision_function", None) or judge.predict_proba
         for name, other in sides.items():
             rows = other.fold == number
             if rows.any():

@@ -12,8 +12,8 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
 
 from probes.errors import InputError
-from probes.probing import ContrastiveProbe, unseen_retrieval
-from probes.probing.contrastive_fit import found_first, info_nce
+from probes.probing import ContrastiveProbe, contrastive_fit, unseen_retrieval
+from probes.probing.contrastive_fit import BATCH, found_first, info_nce
 
 QUICK = ContrastiveProbe(dim=16, epochs=3)
 
@@ -142,6 +142,36 @@ def test_ties_are_shared() -> None:
     assert ContrastiveProbe(epochs=1).fit(constant, constant).score(
         constant, constant
     ) == pytest.approx(0.05)
+
+
+def test_many_pairs_are_never_all_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of 12,000 pairs is held out: more than a batch, in training and outside."""
+    sizes: list[int] = []
+
+    def watched(logits: Any, code: Any, same_class: str) -> Any:
+        sizes.append(len(logits))
+        return info_nce(logits, code, same_class)
+
+    monkeypatch.setattr(contrastive_fit, "info_nce", watched)
+    A, B, _ = views(12_000, d=8, nuisance=0.1)
+    probe = ContrastiveProbe(dim=4, epochs=1).fit(A, B)
+    assert BATCH / 2 < max(sizes) <= BATCH
+    assert probe.hold_out_loss_[-1] < math.log(max(sizes)) - 2
+
+
+def test_recall_by_blocks_is_that_of_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    e, f = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in rng.normal(size=(2, 50, 3)))
+    e[7] = e[8]
+    code = np.arange(50) // 2
+    brute = np.zeros(50)
+    for a, b in ((e, f), (f, e)):
+        for i, row in enumerate(a @ b.T):
+            nearest = np.flatnonzero(np.isclose(row, row.max(), rtol=0, atol=1e-9))
+            brute[i] += (code[nearest] == code[i]).mean() / 2
+    for cells in (1, 130, 10_000):
+        monkeypatch.setattr(contrastive_fit, "CELLS", cells)
+        np.testing.assert_allclose(found_first(e, f, code), brute)
 
 
 @pytest.mark.parametrize("same_class", ["masked", "positive"])

@@ -190,15 +190,11 @@ def test_fewer_rows_than_dimensions(kind: str, probe: Any) -> None:
 @pytest.mark.slow
 @every_probe
 def test_a_hundred_thousand_rows(kind: str, probe: Any) -> None:
-    if (
-        kind == "views"
-    ):  # the hold-out compares every pair with every other: 5,000, recall among 1,000
-        A, B = (view.astype(np.float32) for view in data(kind, 5_000, 6))
-        assert quality(clone(probe).fit(A, B), A[:1000], B[:1000]) > 0.5
-    else:
-        X, y = data(kind, 100_000, 6)
-        X = X.astype(np.float32)
-        assert quality(clone(probe).fit(X, y), X, y) > 0.99
+    X, y = data(kind, 100_000, 6)
+    X = X.astype(np.float32)
+    judged = slice(1000 if kind == "views" else None)  # recall is asked among so many pairs
+    least = 0.5 if kind == "views" else 0.99
+    assert quality(clone(probe).fit(X, y), X[judged], y[judged]) > least
 
 
 @every_classifier

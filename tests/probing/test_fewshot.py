@@ -120,3 +120,15 @@ def test_errors() -> None:
         few_shot({0: X[:80]}, y)
     with pytest.raises(InputError, match="no layer 3"):
         few_shot({0: X}, y, layers=[3])
+
+
+def test_an_ensemble_is_a_probe_too() -> None:
+    """Unfitted ensembles have no truth value."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    X = rng.normal(size=(80, 3)) + 4 * y[:, None]
+    forest = RandomForestClassifier(5, random_state=0)
+    table = few_shot({0: X}, y, sizes=(16,), draws=2, probe=forest)
+    assert table.value.min() > 0.9

@@ -15,6 +15,8 @@ from sklearn.naive_bayes import GaussianNB
 
 from probes.errors import DataError, FathometerError, InputError, NonFiniteError
 from probes.probing import BelowChanceWarning, LinearProbe, MassMeanProbe, RidgeProbe, sweep
+from probes.probing.base import Concept
+from probes.probing.folds import stratified_folds
 from probes.tables import validate
 
 PROBES: list[Any] = [LinearProbe(), RidgeProbe(), MassMeanProbe(), GaussianNB()]
@@ -226,3 +228,38 @@ def test_a_hundred_thousand_rows() -> None:
         accuracy = curve(sweep(probe, {0: X}, y, draws=200), "accuracy")
         assert float(accuracy.value[0]) == pytest.approx(0.691, abs=0.01)  # Φ(½), the best there is
         assert float(accuracy.high[0] - accuracy.low[0]) < 0.01
+
+
+class Listening(RidgeProbe):
+    """A probe that solves one fold at a time, and remembers the groups it was fitted with."""
+
+    heard: list[Any] = []  # noqa: RUF012  shared by all copies on purpose
+
+    out_of_fold: Any = None
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Any:
+        self.heard.append(groups)
+        return super().fit(X, y, groups)
+
+
+def test_probes_that_are_fitted_fold_by_fold_hear_of_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every row four times: without groups the λ is chosen on copies of the rows it was fitted on."""
+    from probes.probing.folds import FoldPlan
+    from probes.probing.layerwise import _loop
+
+    monkeypatch.setattr(Listening, "heard", [])
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 4)
+    X, y = np.repeat(rng.normal(size=(30, 20)), 4, axis=0), np.repeat(np.arange(30) % 2, 4)
+    concept = Concept(None, y, 2)
+    folds = stratified_folds(y, groups, 3, 0)
+    alone = _loop(Listening(), X, concept, folds, groups)
+    for (train, _), heard in zip(folds, Listening.heard, strict=True):
+        np.testing.assert_array_equal(heard, groups[train])
+    plan = FoldPlan.make([train for train, _ in folds], len(y))
+    (together,) = RidgeProbe().out_of_fold(X, [concept], folds, plan, groups)
+    np.testing.assert_array_equal(alone.predicted, together.predicted)
+    (deaf,) = RidgeProbe().out_of_fold(X, [concept], folds, plan, None)
+    assert min(together.chosen) > max(deaf.chosen)  # what groups are for
