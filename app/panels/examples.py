@@ -85,7 +85,9 @@ def examples_of(run: Shown, study: Study, concept: Concept, layer: int | None, n
             format_func=lambda kind: _words(kind, early, last),
         )
         keep = _kept(held, kind or _LATE, early)
-        table = _table(held, keep, early)
+        table = run.data.once(
+            ("examples", concept.name, kind, early), lambda: _table(held, keep, early)
+        )
         st.text(_said(held, keep, early, len(table)))
         if not table.empty:
             st.dataframe(

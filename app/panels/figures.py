@@ -232,7 +232,7 @@ def _legend_height(spec: dict[str, Any], room: int) -> int:
     free = room - margin.get("l", 80) - margin.get("r", 80)
     rows, used = 1, 0.0
     for name in names:
-        wide = 46 + 6.4 * len(name)
+        wide = 42 + 5.5 * len(name)
         rows, used = (rows + 1, wide) if used and used + wide > free else (rows, used + wide)
     return 16 + 29 * rows if names else 0
 

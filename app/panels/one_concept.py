@@ -130,8 +130,15 @@ def _facts(run: Shown, concept: Concept | None, runs: list[Shown]) -> None:
     if concept is None:
         st.text("This run did not measure this concept.")
         return
-    peak, depth, bag = study.peak(concept), study.depth(concept), study.bag_of_words(concept)
-    code = study.level(concept, "mdl_depth")
+    peak, depth, bag, code = run.data.once(
+        ("facts", concept.name),
+        lambda: (
+            study.peak(concept),
+            study.depth(concept),
+            study.bag_of_words(concept),
+            study.level(concept, "mdl_depth"),
+        ),
+    )
     with st.grid(5, min_column_width=140):
         card("Examples", count(concept.n), tag(concept.kind), "")
         height = (
