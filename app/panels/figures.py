@@ -20,7 +20,7 @@ from probes.report.theme import Scheme, template
 
 _TYPES = {"float64": "f8", "float32": "f4", "int32": "i4"}  # what Plotly takes as base64
 _WIDE, _READABLE = "wide-", 720  # pixels
-PAGE, COLUMN = 800, 400  # pixels that a figure has at least, alone and beside another
+PAGE, COLUMN = 800, 330  # pixels to count on: alone on a desk, beside another also on a phone
 _TITLE_LINE = 26
 _TITLE = {
     "x": 0,
@@ -188,7 +188,7 @@ def _dressed(card: FigureCard, room: int = PAGE) -> dict[str, Any]:
     """The figure as a plain object with its title inside, in the page's colours; free to be changed at the top."""
     layout = dict(card.spec["layout"])
     margin = layout.get("margin", {})
-    lines = wrap(clean(card.title, 120), max(30, (room - 50) // 7)) or [""]
+    lines = wrap(clean(card.title, 120), max(30, (room - 60) // 7)) or [""]
     above = margin.get("t", 20) + _TITLE_LINE * len(lines)
     above = max(above, _legend_height(card.spec, room) + _TITLE_LINE * len(lines))
     notes, more = _names_wrapped(layout.get("annotations", ()), room)
