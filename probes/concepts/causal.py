@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,17 +40,18 @@ def causal(study: Study) -> None:
     from probes.models import require_language_model
 
     require_language_model(study.model)
-    done = 0
-    for task in study.tasks:
-        if done == MOST_CONCEPTS or not isinstance(task.dataset, LabelledTexts):
-            continue
-        try:
-            fitted, pairs = _halves(task.dataset, study.plan.seed)
-        except DataError:
-            continue  # no statements that begin alike: sentiment, topics, …
+    found: list[tuple[ConceptTask, NDArray[np.int64], CompletionPairs]] = []
+    for task in study.measured:
+        if isinstance(task.dataset, LabelledTexts):
+            # sentiment, topics, …: no statements that begin alike
+            with contextlib.suppress(DataError):
+                found.append((task, *_halves(task.dataset, study.plan.seed)))
+    for task, fitted, pairs in found[:MOST_CONCEPTS]:
         _one(study, task, fitted, pairs)
-        done += 1
-    if not done:
+    if len(found) > MOST_CONCEPTS:
+        left = ", ".join(task.name for task, _, _ in found[MOST_CONCEPTS:])
+        study.tell(None, f"edits in the model: the first {MOST_CONCEPTS} concepts only, not {left}")
+    if not found:
         raise DoesNotApply(
             "no concept here consists of true and false statements that begin alike and share a group"
         )

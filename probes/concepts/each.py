@@ -20,7 +20,8 @@ from probes.probing import (
     magnitude_correlation,
 )
 from probes.probing.base import FloatArray
-from probes.stats import wilson_interval
+from probes.probing.scores import Resamples
+from probes.stats import percentile_interval
 from probes.tables import tidy
 
 if TYPE_CHECKING:
@@ -67,13 +68,15 @@ def mixed_layers(study: Study, task: ConceptTask) -> None:
     train, test = group_folds(task.labels, groups, study.plan.folds, rng)[0]
     states = study.states(task)
     stacked = np.stack([states[layer] for layer in sorted(states)], axis=1)  # (n, layer, d)
-    probe = ScalarMixProbe(random_state=study.plan.seed).fit(stacked[train], task.labels[train])
-    right = float((probe.predict(stacked[test]) == task.labels[test]).sum())
-    low, high = wilson_interval(right, len(test))
+    probe = ScalarMixProbe(random_state=study.plan.seed)
+    probe.fit(stacked[train], task.labels[train], groups=groups[train])
+    right = (probe.predict(stacked[test]) == task.labels[test]).astype(np.float64)
     curve = study.curves[
         task.name
     ].scores  # the single layer is chosen without the rows it is compared on, too
     best = int(curve[:, train].mean(axis=1).argmax())
+    pair = np.stack([right, right - curve[best, test]], axis=1)
+    (low, gain_low), (high, gain_high) = _intervals(study, pair, groups[test])
     study.extend(
         "scalar_mix",
         pd.DataFrame(
@@ -82,15 +85,26 @@ def mixed_layers(study: Study, task: ConceptTask) -> None:
                 "layer": sorted(states),
                 "weight": probe.weights_,
                 "share": probe.layer_share_,
-                "value": right / len(test),
+                "value": float(right.mean()),
                 "low": low,
                 "high": high,
                 "n": len(test),
                 "best_layer": sorted(states)[best],
                 "best_layer_value": float(curve[best, test].mean()),
+                "gain": float(pair[:, 1].mean()),
+                "gain_low": gain_low,
+                "gain_high": gain_high,
             }
         ),
     )
+
+
+def _intervals(study: Study, scores: FloatArray, groups: Any) -> tuple[list[float], list[float]]:
+    """Bootstrap intervals of the means of the columns of `scores` (n, terms), over whole groups."""
+    rng = np.random.default_rng(study.plan.seed)
+    resamples = Resamples(len(scores), groups, study.plan.draws, 0.95, rng)
+    low, high = percentile_interval(resamples.means(scores))
+    return low.tolist(), high.tolist()
 
 
 def distances(study: Study, task: ConceptTask) -> None:
@@ -105,6 +119,8 @@ def distances(study: Study, task: ConceptTask) -> None:
         **common(task, study.pooling(task)),
     )
     study.add(rows)
+    paired = pd.DataFrame(rows.attrs["log_minus_linear"])
+    study.extend("magnitude_tests", paired.assign(concept=task.name))
 
 
 def preferences(study: Study, task: ConceptTask) -> None:
@@ -115,24 +131,16 @@ def preferences(study: Study, task: ConceptTask) -> None:
 
     layers = list(range(study.n_layers + 1))
     logs = sentence_logprobs(study.model, task.reading.texts, layers)  # (2n, layer)
-    better = logs[: task.n] > logs[task.n :]
-    rows: list[dict[str, Any]] = []
-    for layer in layers:
-        won = int(better[:, layer].sum())
-        low, high = wilson_interval(won, task.n)
-        rows.append(
-            {
-                "measure": "preference",
-                "layer": layer,
-                "value": won / task.n,
-                "low": low,
-                "high": high,
-                "n": task.n,
-                "seed": study.plan.seed,
-                **common(task, study.pooling(task)),
-            }
+    better = 0.5 + 0.5 * np.sign(logs[: task.n] - logs[task.n :])  # a tie is half won
+    low, high = _intervals(study, better, task.groups)
+    shared = {**common(task, study.pooling(task)), "measure": "preference", "n": task.n}
+    values = zip(layers, better.mean(axis=0).tolist(), low, high, strict=True)
+    study.add(
+        tidy(
+            {"layer": k, "value": v, "low": a, "high": b, "seed": study.plan.seed, **shared}
+            for k, v, a, b in values
         )
-    study.add(tidy(rows))
+    )
 
 
 def over_time(study: Study, task: ConceptTask) -> None:
@@ -192,12 +200,16 @@ def _after(
         labels,
         study.plan.folds,
         groups=groups,
+        controls=("shuffled",),
         seed=study.plan.seed,
         draws=study.plan.draws,
     )
-    found = swept.table[swept.table["measure"] == "accuracy"]
+    table: Any = swept.table[swept.table["measure"] == "accuracy"]
     counts = np.bincount(np.unique(labels, return_inverse=True)[1])
-    kept: Any = found[["layer", "value", "low", "high", "n"]]
+    kept: Any = table[table["variant"].isna()][["layer", "value", "low", "high", "n"]]
     return kept.assign(
-        concept=task.name, sentence=number, chance=float(counts.max() / counts.sum())
+        shuffled=table[table["variant"] == "shuffled"]["value"].to_numpy(),
+        concept=task.name,
+        sentence=number,
+        chance=float(counts.max() / counts.sum()),
     )

@@ -90,7 +90,10 @@ class Workers:
         if self._executor is not None:
             return self._executor.submit(function, *args)
         done: Future[T] = Future()
-        done.set_result(function(*args))
+        try:
+            done.set_result(function(*args))
+        except Exception as error:  # raised where the result is asked for, as from another process
+            done.set_exception(error)
         return done
 
     def __enter__(self) -> Workers:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.feature_extraction.text import HashingVectorizer
 
 from probes.concepts.conditions import Condition
 from probes.concepts.plan import ConceptPlan
 from probes.concepts.states import sides, task_states
 from probes.concepts.tasks import ConceptTask
+from probes.linalg import normalise_rows
 from probes.probing import (
     cross_validate,
     depth_numbers,
@@ -21,8 +23,10 @@ from probes.probing import (
     minimal_pair_sweep,
     regression_sweep,
 )
+from probes.probing.base import FloatArray
 from probes.probing.curves import Curve
 
+WORD_FEATURES = 2048
 ORDERS = 2  # of sending the labels: the fewest that give an interval
 
 
@@ -65,12 +69,13 @@ def measure_curve(
     controls = () if condition.kind else tuple(sorted(plan.controls - {"untrained"}))
     shuffled = tuple(name for name in controls if name == "shuffled")
     bag = None
-    if task.kind == "numbers":
-        states = task_states(task, source)
-        table, curves = regression_sweep(states, task.labels, controls=shuffled, **shared)
-    elif task.kind == "minimal-pairs":
-        good, bad = sides(task, source)
-        table, curves = minimal_pair_sweep(good, bad, controls=shuffled, **shared)
+    if task.kind in ("numbers", "minimal-pairs"):
+        table, curves = _without_classes(task, source, {**shared, "controls": shuffled})
+        if "bag-of-words" in controls:
+            asked = {**shared, "variant": "bag-of-words"}
+            words, (bag,) = _without_classes(task, {0: hashed_words(task.reading.texts)}, asked)
+            words["layer"] = pd.array([pd.NA] * len(words), dtype="Int64")  # it knows no layers
+            table = with_attrs(pd.concat([table, words], ignore_index=True), table)
     else:
         swept = cross_validate(
             plan.make_probe(),
@@ -85,6 +90,33 @@ def measure_curve(
         bag = next(iter(swept.levels), None)
     curve = next(curve for curve in curves if curve.variant == condition.variant)
     return Measured(table, curve, bag, tuple(table.attrs.get("notes", ())))
+
+
+def _without_classes(
+    task: ConceptTask, source: Mapping[int, Any], asked: Mapping[str, Any]
+) -> tuple[pd.DataFrame, list[Curve]]:
+    """Numbers by ridge regression, minimal pairs by the difference of their states."""
+    if task.kind == "numbers":
+        return regression_sweep(task_states(task, source), task.labels, **asked)
+    good, bad = sides(task, source)
+    return minimal_pair_sweep(good, bad, **asked)
+
+
+def hashed_words(texts: Sequence[str]) -> FloatArray:
+    """Words and word pairs of every text, (n, 2048): counts by hash, log-scaled, rows of length one.
+
+    A bag of words that is not fitted on anything, so that it can stand in for the states of a layer.
+    """
+    options: dict[str, Any] = {"ngram_range": (1, 2), "alternate_sign": False, "norm": None}
+    hasher: Any = HashingVectorizer(n_features=WORD_FEATURES, **options)
+    counts = hasher.transform(texts).toarray().astype(np.float32)
+    return normalise_rows(np.log1p(counts))
+
+
+def with_attrs(frame: pd.DataFrame, origin: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with the notes of `origin`."""
+    frame.attrs.update(origin.attrs)
+    return frame
 
 
 def measure_depth(

@@ -18,7 +18,7 @@ from probes.concepts.plan import ConceptPlan, Progress
 from probes.concepts.states import LayerStates, capture_reading, task_states
 from probes.concepts.summary import concept_row
 from probes.concepts.tasks import ConceptTask, Reading
-from probes.errors import FathometerError, InputError
+from probes.errors import DataError, FathometerError, InputError
 from probes.probing.curves import Curve
 
 if TYPE_CHECKING:
@@ -46,12 +46,18 @@ class Study:
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])  # plain, by concept
     # concepts that are done, and whether they rise above the bag of words
     done: dict[str, bool | None] = field(default_factory=dict[str, bool | None])
+    given_up: dict[str, str] = field(default_factory=dict[str, str])
     notes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     tables: dict[str, list[pd.DataFrame]] = field(default_factory=dict[str, list[pd.DataFrame]])
 
     @property
     def n_layers(self) -> int:
         return self.model.n_layers
+
+    @property
+    def measured(self) -> tuple[ConceptTask, ...]:
+        """The tasks that were not given up."""
+        return tuple(task for task in self.tasks if task.name not in self.given_up)
 
     def store(
         self, task: ConceptTask, condition: Condition = PLAIN, model: Model | None = None
@@ -171,11 +177,19 @@ def _probe_all(study: Study, pool: Workers) -> None:
 
 
 def _job(study: Study, task: ConceptTask, condition: Condition, model: Model) -> Job | None:
-    """States captured, to be probed; None where the condition does not apply."""
+    """States captured, to be probed; None where the condition does not apply, or the concept was given up."""
+    if condition.kind is not None and task.name in study.given_up:
+        return None
     try:
         store = study.store(task, condition, model)
-    except InputError as error:  # noise where states are taken at given places
+    except InputError as error:
+        if condition.kind is None:
+            raise  # an option that no concept can be captured with
+        # noise where states are taken at given places
         study.tell(task, f"not measured under {condition.variant}: {error}")
+        return None
+    except DataError as error:
+        _give_up(study, task, condition, error)
         return None
     pooling = study.pooling(task, condition)
     return Job(task, condition, store.path, pooling, study.plan, study.n_layers)
@@ -183,8 +197,12 @@ def _job(study: Study, task: ConceptTask, condition: Condition, model: Model) ->
 
 def _write_down(study: Study, job: Job, future: Future[Result]) -> None:
     """What a job found; after a plain one, also what needs only this concept."""
-    result = future.result()
     task = job.task
+    try:
+        result = future.result()
+    except FathometerError as error:
+        _give_up(study, task, job.condition, error)
+        return
     study.add(result.measured.rows)
     if job.condition.kind is not None:
         if job.condition.kind != "untrained":
@@ -203,6 +221,17 @@ def _write_down(study: Study, job: Job, future: Future[Result]) -> None:
             _guarded(study, task, name, part)
     study.done[task.name] = result.above_bag
     _summarise(study)
+
+
+def _give_up(study: Study, task: ConceptTask, condition: Condition, error: Exception) -> None:
+    """A concept whose data do not fit is left out, with its reason; an error once none is left."""
+    if condition.kind is not None:
+        study.tell(task, f"not measured under {condition.variant}: {error}")
+        return
+    study.tell(task, f"left out: {error}")
+    study.given_up[task.name] = str(error)
+    if len(study.given_up) == len(study.tasks):
+        raise DataError(f"concept {task.name!r}: {error}")
 
 
 def _guarded(study: Study, task: ConceptTask | None, name: str, part: Any) -> None:

@@ -41,7 +41,7 @@ def same_question(tasks: tuple[ConceptTask, ...]) -> list[list[ConceptTask]]:
 
 def transfer(study: Study) -> None:
     """Probes trained on one data set and tested on the others of its family."""
-    for group in same_question(study.tasks):
+    for group in same_question(study.measured):
         study.extend(
             "transfer",
             transfer_matrix(
@@ -58,9 +58,9 @@ def transfer(study: Study) -> None:
 
 def directions(study: Study) -> None:
     """Whether a concept has one direction: across data sets of a family, or across random halves of one."""
-    groups = same_question(study.tasks)
+    groups = same_question(study.measured)
     grouped = {task.name for group in groups for task in group}
-    singles = [[task] for task in study.tasks if task.is_binary and task.name not in grouped]
+    singles = [[task] for task in study.measured if task.is_binary and task.name not in grouped]
     for group in groups + singles:
         alone = len(group) == 1
         rows = direction_agreement(
@@ -91,7 +91,7 @@ def _spread(tasks: list[ConceptTask]) -> list[ConceptTask]:
 
 def erasure(study: Study) -> None:
     """Accuracy of every concept after every concept was erased from the states of one layer."""
-    tasks = [task for task in study.tasks if task.kind == "classes"]
+    tasks = [task for task in study.measured if task.kind == "classes"]
     if not tasks:
         return
     chosen = _spread(tasks)

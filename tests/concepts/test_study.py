@@ -11,9 +11,17 @@ import pandas as pd
 import pytest
 from zoo import build, texts
 
-from probes.concepts import ConceptPlan, Findings, make_task, parse_conditions, study_concepts
+from probes.concepts import (
+    ConceptPlan,
+    Findings,
+    Places,
+    make_task,
+    parse_conditions,
+    study_concepts,
+)
 from probes.concepts.names import PARTS
 from probes.datasets.concepts import ConceptData
+from probes.errors import DataError, InputError
 from probes.probing import sweep
 from probes.types import (
     LabelledNumbers,
@@ -283,3 +291,35 @@ def test_more_workers_give_the_same_numbers(
         study_concepts(build("llama"), tasks[:2], plan, findings, workers=workers)
         tables.append(pd.concat(findings.frames, ignore_index=True))
     pd.testing.assert_frame_equal(*tables, rtol=1e-4)
+
+
+def test_numbers_and_minimal_pairs_have_a_bag_of_words_too(
+    rows: pd.DataFrame, found: Findings
+) -> None:
+    bags = rows[rows["variant"] == "bag-of-words"].set_index(["concept", "measure"])
+    assert bags["layer"].isna().all()
+    assert float(bags.loc[("count", "r2"), "low"]) > 0.2  # how often it says "red"
+    assert float(bags.loc[("agree", "accuracy"), "value"]) > 0.9  # "runs" against "will"
+    above = found.tables["concepts"].set_index("concept")["above_bag"]
+    assert above["agree"] is False or not above["agree"]
+
+
+def test_one_unusable_concept_is_named_and_ends_nothing(
+    tasks: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATHOMETER_CACHE", str(tmp_path))
+    few = LabelledTexts.make("few", ["a cat", "a dog", "a fish"], [0, 1, 1])
+    bad = make_task(ConceptData("too-few", "none", few))
+    plan = ConceptPlan(probe="ridge", controls=frozenset(), parts=frozenset(), draws=200)
+    findings = Findings()
+    study_concepts(build("llama"), (bad, tasks[0]), plan, findings)
+    assert findings.tables["concepts"]["concept"].tolist() == ["is"]
+    assert [note for note in findings.notes if "too-few: left out: " in note]
+    with pytest.raises(DataError, match="concept 'too-few': cv=5 for 3 rows"):
+        study_concepts(build("llama"), (bad,), plan, Findings())
+
+
+def test_an_option_that_fits_no_concept_is_an_error(tasks: tuple[Any, ...]) -> None:
+    plan = ConceptPlan(places=Places(max_length=100_000))
+    with pytest.raises(InputError, match="max_length"):
+        study_concepts(build("llama"), tasks[:1], plan, Findings())
