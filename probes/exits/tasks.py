@@ -59,7 +59,9 @@ def make_task(
         return ClassificationTask(
             dataset.name, rows, dataset.labels, classes, components(dataset)
         ), texts
-    hint = "; similarity in numbers goes with score=COLUMN" if dataset.kind == "labelled-pairs" else ""
+    hint = (
+        "; similarity in numbers goes with score=COLUMN" if dataset.kind == "labelled-pairs" else ""
+    )
     raise InputError(
         f"dataset {dataset.name!r} holds {dataset.kind}: an exit is chosen on labelled texts, scored pairs or retrieval"
         + hint

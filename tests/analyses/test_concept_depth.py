@@ -1,4 +1,4 @@
-"""Concept depth on a tiny model from the command line: run folder, report, what is printed, and mistakes in one line."""
+"""Concept depth from the command line on a tiny model: run folder, report, what is printed, mistakes in one line."""
 
 from __future__ import annotations
 
