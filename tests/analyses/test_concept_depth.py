@@ -76,7 +76,7 @@ def test_a_toml_list_with_columns_and_filters(
     ("data", "more", "words"),
     [
         ("citys", [], "did you mean 'cities'"),
-        ("cities", ["--parts", "mdl,erasing"], "did you mean 'erasure'"),
+        ("cities", ["--parts", "mdl,erasure2"], "did you mean 'erasure'"),
         ("cities", ["--conditions", "noise=loud"], "unknown condition noise 'loud'"),
         ("cities", ["--template", "no place for it"], "{} is needed once"),
         ("cities", ["--probe", "tree"], "unknown --probe 'tree'"),
@@ -100,14 +100,18 @@ def test_mistakes_are_one_line_and_leave_no_run(
 
 
 def test_a_stopped_run_leaves_no_process_and_is_continued(tiny_model: Path, home: Path) -> None:
-    words = ["run", "concept-depth", "--model", str(tiny_model), "--data", "cities,tense,sentiment"]
+    script = Path(__file__).parents[2] / "analyses" / "concept_depth.py"
+    words = ["--model", str(tiny_model), "--data", "cities,tense,sentiment"]
     words += ["--parts", "mdl", "--workers", "2", "--draws", "200", "--limit", "400"]
-    command = [sys.executable, "-m", "probes.cli", *words]
     process = subprocess.Popen(
-        command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [sys.executable, str(script), *words],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:  # until the first concept is being probed by the workers
+        assert process.poll() is None
         views = list_runs(home / "runs")
         if views and "capture tense" in views[0].log:
             break
