@@ -17,6 +17,7 @@ import pytest
 from probes.report import RunData, build_report
 from probes.report.concepts import depth_test_table, given_away, headline
 from probes.report.content import compose, datasets_text
+from probes.report.figures.concept_conditions import condition_changes
 from probes.report.study import PROBE, Study, variant_words
 from probes.report.verdict import verdict
 from probes.runs import RunView
@@ -287,3 +288,10 @@ def test_the_paired_test_of_the_run_decides_over_the_intervals(data: RunData, cl
 
     study = _study(replace(data, read_table=read))
     assert given_away(study) == ([] if claim else list(study.concepts))
+
+
+def test_conditions_without_plain_curves_have_no_figure(data: RunData) -> None:
+    rows = data.measurements
+    only_conditions = rows[rows["variant"].notna() | rows["layer"].isna()]
+    assert condition_changes(data) is not None
+    assert condition_changes(replace(data, measurements=only_conditions)) is None

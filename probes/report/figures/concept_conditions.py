@@ -33,7 +33,8 @@ def condition_changes(data: RunData, concepts: Sequence[str] | None = None) -> F
     study = Study.of(data)
     if study is None:
         return None
-    shown = [c for c in study.by_family(concepts) if study.conditions(c)]
+    # a change needs the plain curve beside the condition's
+    shown = [c for c in study.by_family(concepts) if study.conditions(c) and len(study.curve(c))]
     if not shown:
         return None
     key = tuple(concept.name for concept in shown)
