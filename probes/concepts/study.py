@@ -110,7 +110,8 @@ class Study:
         if len(rows):
             self.keep.add(rows)
         for note in () if task is None else rows.attrs.get("notes", ()):
-            self.tell(task, note)
+            if not note.startswith("no layer is a "):  # a number that does not exist is no caveat
+                self.tell(task, note)
 
     def extend(self, name: str, frame: pd.DataFrame) -> None:
         """Add rows to a table and write it down."""
