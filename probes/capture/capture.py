@@ -107,14 +107,14 @@ def capture(
         ((2, 384), [0, 2])
     """
     entry = BACKENDS[backend]
-    if is_edited(model):
-        _check_edited(model, cache or out is not None, backend, dtype)
     places = parse_sites(sites, model.n_layers, layers)
     pooling = POOLINGS[pooling or model.embedding.pooling].name
     check_places(model, places)
     side = _padding_side(model, padding_side, pixel_values)
     batches = BatchPlan(batch_tokens or default_batch_tokens(model), side, special_tokens)
     source = make_source(model, texts, pixel_values, max_length, prompt, spans)
+    if is_edited(model):
+        _check_edited(model, cache or out is not None, backend, dtype)
     if spans is not None and pooling == "none":
         raise InputError("pooling 'none' keeps every token: choose how a span's tokens are pooled")
     job = Job(model, source, places, pooling, batches)
