@@ -14,7 +14,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from probes.analysis import Analysis, Option, Progress, describe_model, model_options, parse_columns
+from probes.analysis import (
+    Analysis,
+    Option,
+    Progress,
+    describe_data,
+    describe_model,
+    model_options,
+    parse_columns,
+)
 from probes.concepts.names import CONTROLS, PARTS, parse_names
 from probes.datasets.concepts import DEFAULT_CONCEPTS
 from probes.runs import Run
@@ -30,11 +38,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     columns = parse_columns(options["columns"])
     tasks = load_tasks(options["data"], columns, limit=options["limit"], seed=options["seed"])
     for task in tasks:
-        data = task.dataset
-        run.describe(
-            dataset={"name": data.name, "kind": data.kind, "n": len(data), "hash": data.content_hash(),
-                     "licence": data.source.licence, "notes": list(data.source.notes)}
-        )  # fmt: skip
+        run.describe(dataset=describe_data(task.dataset))
     progress(0, None, "loading the model")
     model = load_model(
         options["model"],

@@ -13,7 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from probes.analysis import Analysis, Option, Progress, describe_model, model_options, parse_columns
+from probes.analysis import (
+    Analysis,
+    Option,
+    Progress,
+    describe_data,
+    describe_model,
+    model_options,
+    parse_columns,
+)
 from probes.runs import Run
 
 
@@ -30,10 +38,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     data = load_dataset(options["data"], **parse_columns(options["columns"]))
     data = limit_dataset(data, options["limit"], np.random.default_rng(options["seed"]))
     texts = None if options["texts"] is None else load_texts(options["texts"])
-    run.describe(
-        dataset={"name": data.name, "kind": data.kind, "n": len(data), "hash": data.content_hash(),
-                 "licence": data.source.licence, "notes": list(data.source.notes)}
-    )  # fmt: skip
+    run.describe(dataset=describe_data(data))
     progress(0, None, "loading the model")
     model = load_model(
         options["model"],

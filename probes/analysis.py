@@ -27,6 +27,7 @@ from probes.runs import Run, RunView
 
 if TYPE_CHECKING:
     from probes.models import Model
+    from probes.types import Dataset
 
 NOTE = "note: "  # how a progress text begins that is a remark and no stage of the work
 
@@ -170,6 +171,18 @@ def describe_model(model: Model) -> dict[str, Any]:
         "pooling": model.embedding.pooling,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
+    }
+
+
+def describe_data(data: Dataset) -> dict[str, Any]:
+    """What `run.json` says of a dataset."""
+    return {
+        "name": data.name,
+        "kind": data.kind,
+        "n": len(data),
+        "hash": data.content_hash(),
+        "licence": data.source.licence,
+        "notes": list(data.source.notes),
     }
 
 
