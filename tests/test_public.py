@@ -48,12 +48,23 @@ def test_capture_can_be_called_although_a_package_has_its_name(first: str) -> No
 
 @pytest.mark.models
 @pytest.mark.slow
-def test_the_example_of_the_readme_runs() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_examples_of_the_readme_run_one_after_the_other() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
     shown = python(
-        f"{block}\nprint(X.shape, X.dtype, sorted(map(int, set(table.layer))), model.n_layers)"
+        "\n".join(blocks)
+        + "\nprint(X.shape, X.dtype, sorted(map(int, set(table.layer))), model.n_layers)"
+        + "\nimport numpy as np"
+        + "\nlabels = np.asarray(data.labels)"
+        + "\ndef gap(H):"
+        + "\n    return np.abs(H[labels == 1].mean(0) - H[labels == 0].mean(0)).max()"
+        + "\nbefore, after = inside['resid_post', 3], without['resid_post', 3]"
+        + "\nprint(gap(before) > 1e-2, gap(after) < 1e-4 * np.abs(before).max(), eraser.rank)"
     )
-    assert shown == "(1468, 384) float32 [0, 1, 2, 3, 4, 5, 6] 6"
+    assert shown.splitlines() == [
+        "(1468, 384) float32 [0, 1, 2, 3, 4, 5, 6] 6",
+        "True True 1",
+    ]
 
 
 def test_the_two_commands_stand_in_the_readme() -> None:
