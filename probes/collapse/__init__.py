@@ -1,0 +1,1 @@
+"""Embedding collapse: what long texts, anisotropy, the output head and index size do to embeddings, and what helps."""
