@@ -116,6 +116,65 @@ def register_layer_metric(
     return decorate
 
 
+@dataclass(frozen=True)
+class PairMetric:
+    """A label-free number of two views of the same texts: `compute(A, B)` takes two (n, d) and gives a float.
+
+    Row i of A and row i of B come from one text (crops, rephrasings, dropout). `influence(A, B)` gives (n,),
+    each text's share in the value. `compute` raises `DoesNotApply` with the reason where the value is undefined.
+    """
+
+    measure: Measure
+    compute: Callable[..., float]
+    influence: Callable[..., Any] | None = None
+
+
+PAIR_METRICS: Registry[PairMetric] = Registry("pair metric")
+
+
+def register_pair_metric(
+    measure: Measure, influence: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., float]], Callable[..., float]]:
+    """Decorator that registers a plain function on two (n, d) arrays as a metric of two views."""
+
+    def decorate(function: Callable[..., float]) -> Callable[..., float]:
+        register_measure(measure)
+        PAIR_METRICS.add(measure.name, PairMetric(measure, function, influence))
+        return function
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class TokenMetric:
+    """A number of one text's token states: `compute(tokens)` takes (T, d) and gives a float.
+
+    `batch(states, keep)` is the same on torch tensors, for use while the model runs: states (batch, token, d),
+    keep (batch, token) True at real tokens, answer (batch,) in float64, NaN where the value is undefined
+    for that text. `compute` raises `DoesNotApply` with the reason there.
+    """
+
+    measure: Measure
+    compute: Callable[..., float]
+    batch: Callable[..., Any]
+
+
+TOKEN_METRICS: Registry[TokenMetric] = Registry("token metric")
+
+
+def register_token_metric(
+    measure: Measure, batch: Callable[..., Any]
+) -> Callable[[Callable[..., float]], Callable[..., float]]:
+    """Decorator that registers a plain function on (T, d) arrays, with its torch twin, as a token metric."""
+
+    def decorate(function: Callable[..., float]) -> Callable[..., float]:
+        register_measure(measure)
+        TOKEN_METRICS.add(measure.name, TokenMetric(measure, function, batch))
+        return function
+
+    return decorate
+
+
 def _quality(name: str, title: str, summary: str, *, low: float = 0.0, paper: str = "") -> None:
     register_measure(Measure(name, title, "", low, 1.0, "up", summary, paper))
 
