@@ -215,18 +215,27 @@ def edit_site(
         return new.reshape(states.shape)
 
     handle = _attach(model, find_spot(model, place), act)
-    base = model.structure.base
-    _edits[base] = _edits.get(base, 0) + 1
     try:
-        yield
+        with marked_edited(model):
+            yield
     finally:
         handle.remove()
-        _edits[base] -= 1
 
 
 _edits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # in force now
 
 
+@contextlib.contextmanager
+def marked_edited(model: Model) -> Generator[None]:
+    """`model` counts as edited meanwhile; every context that changes what it computes enters this one."""
+    base = model.structure.base
+    _edits[base] = _edits.get(base, 0) + 1
+    try:
+        yield
+    finally:
+        _edits[base] -= 1
+
+
 def is_edited(model: Model) -> bool:
-    """Whether an edit by `edit_site` is in force, so that states are not those of the model as it is."""
+    """Whether an edit (`edit_site`, `skip_blocks`, `temperature`) is in force: states are not the model's own."""
     return _edits.get(model.structure.base, 0) > 0
