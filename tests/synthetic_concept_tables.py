@@ -175,8 +175,15 @@ def causal_table(concepts: Concepts, n_layers: int) -> pd.DataFrame:
             what = {"treatment": treatment, "strength": strength, "rank": rank}
             draws = 10 if "random" in treatment else 1
             span = {"value": value, "low": value - 0.15, "high": value + 0.15, "draws": draws}
+            over = {
+                "over_random": effect + 0.02,
+                "over_random_low": effect - 0.18,
+                "over_random_high": effect + 0.22,
+            }
+            controlled = treatment in ("leace", "inlp", "steer")
             rows.append(
                 {"layer": layer, **what, **span, "n": concept.n // 2, "concept": concept.name}
+                | (over if controlled else dict.fromkeys(over))
             )
     columns = [
         "layer",
@@ -189,6 +196,9 @@ def causal_table(concepts: Concepts, n_layers: int) -> pd.DataFrame:
         "n",
         "draws",
         "concept",
+        "over_random",
+        "over_random_low",
+        "over_random_high",
     ]
     return pd.DataFrame(rows, columns=columns)
 

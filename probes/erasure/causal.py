@@ -36,6 +36,9 @@ COLUMNS = (
     "effect",
     "effect_low",
     "effect_high",
+    "over_random",
+    "over_random_low",
+    "over_random_high",
 )
 
 
@@ -94,10 +97,11 @@ def causal_effect(
     steer-random. value : the mean preference in nats, with its interval (bootstrap over pairs, whole groups, the
     same resamples for every row; random controls also over draws). effect : value minus that of `none`, paired;
     negative: the edit weakens the model's preference for the truth. against : what a random row is the control of.
+    over_random : the treatment's value minus that of its own control, paired by pair (null for `none` and controls).
 
-    An effect counts only beside that of its control: erasing anything does some harm. Raises `DoesNotApply` for models
-    without a language-model head, `InputError` where nothing is to be done. Paper: Elazar et al. 2021 (amnesic
-    probing, arXiv 2006.00995); Marks & Tegmark 2023 (arXiv 2310.06824).
+    An effect counts only beyond that of its control: erasing anything does some harm, so judge by `over_random`.
+    Raises `DoesNotApply` for models without a language-model head, `InputError` where nothing is to be done. Papers:
+    Elazar et al. 2021 (amnesic probing, arXiv 2006.00995); Marks & Tegmark 2023 (arXiv 2310.06824).
     """
     from probes.models.completions import require_language_model
 
@@ -113,8 +117,8 @@ def causal_effect(
     treatments += _steer_treatments(model, directions or {}, strengths, o, rng)
     if not treatments:
         raise InputError("nothing to try: give erasers or directions for at least one layer")
-    layers = sorted({t.layer for t in treatments})
-    passes = len(layers) + sum(len(t.edits) for t in treatments)
+    layers = sorted({treatment.layer for treatment, _ in treatments})
+    passes = len(layers) + sum(1 + len(control.edits) for _, control in treatments)
     done = 0
 
     def measure(edit: Edit) -> FloatArray:
@@ -131,9 +135,11 @@ def causal_effect(
         resumed = Resumed(model, layer)
         untouched = measure(resumed.recorded)[None]
         rows.append(resampled.row(_Treatment(layer, "none", ()), untouched, untouched))
-        for treatment in (t for t in treatments if t.layer == layer):
-            found = np.stack([measure(resumed.under(e)) for e in treatment.edits])  # (draw, pair)
-            rows.append(resampled.row(treatment, found, untouched))
+        for treatment, control in (both for both in treatments if both[0].layer == layer):
+            found = measure(resumed.under(treatment.edits[0]))[None]  # (1, pair)
+            random = np.stack([measure(resumed.under(e)) for e in control.edits])  # (draw, pair)
+            rows.append(resampled.row(treatment, found, untouched, random))
+            rows.append(resampled.row(control, random, untouched))
     frame = pd.DataFrame([{**row, "concept": concept} for row in rows], columns=list(COLUMNS))
     types = {"strength": "Float64", "rank": "Int64", "against": "string", "concept": "string"}
     return frame.astype(types)
@@ -169,13 +175,20 @@ class _Resampled:
         self.weights = weights / weights.sum(axis=1, keepdims=True)  # (resample, pair)
         self.rng, self.confidence, self.units = rng, options.confidence, size
 
-    def row(self, t: _Treatment, found: FloatArray, untouched: FloatArray) -> dict[str, Any]:
-        draws = len(found)
-        picks = (
-            self.rng.multinomial(draws, np.full(draws, 1 / draws), size=len(self.weights)) / draws
-        )
+    def row(
+        self,
+        t: _Treatment,
+        found: FloatArray,
+        untouched: FloatArray,
+        random: FloatArray | None = None,
+    ) -> dict[str, Any]:
+        """Of preferences `found` (draw, pair); `random` (draw, pair) are those under the treatment's control."""
+        picks = self._picks(len(found))
         low, high = self._interval(found, picks)
         change_low, change_high = self._interval(found - untouched, picks)
+        over_low, over_high = None, None
+        if random is not None:
+            over_low, over_high = self._interval(found - random, self._picks(len(random)))
         return {
             "layer": t.layer,
             "treatment": t.name,
@@ -185,12 +198,20 @@ class _Resampled:
             "low": low,
             "high": high,
             "n": found.shape[1],
-            "draws": draws,
+            "draws": len(found),
             "against": t.against,
             "effect": float((found - untouched).mean()),
             "effect_low": change_low,
             "effect_high": change_high,
+            "over_random": None if random is None else float((found - random).mean()),
+            "over_random_low": over_low,
+            "over_random_high": over_high,
         }
+
+    def _picks(self, draws: int) -> FloatArray:
+        """Weights of the draws of a control in every resample, (resample, draw)."""
+        even = np.full(draws, 1 / draws)
+        return self.rng.multinomial(draws, even, size=len(self.weights)) / draws
 
     def _interval(self, values: FloatArray, picks: FloatArray) -> tuple[float | None, float | None]:
         """Of the mean of values (draw, pair), over resamples of pairs and of draws."""
@@ -207,22 +228,22 @@ def _eraser_treatments(
     states: Mapping[int, Any] | None,
     o: CausalOptions,
     rng: np.random.Generator,
-) -> list[_Treatment]:
-    found: list[_Treatment] = []
+) -> list[tuple[_Treatment, _Treatment]]:
+    """Each eraser with its control."""
+    found: list[tuple[_Treatment, _Treatment]] = []
     for layer in sorted(erasers):
         given = erasers[layer]
         for eraser in [given] if isinstance(given, Eraser) else given:
             controls = _controls(
                 eraser, None if states is None else states.get(layer), o.draws, rng
             )
-            found.append(
-                _Treatment(
-                    layer, eraser.method, [_erasing(model, eraser, layer, o)], rank=eraser.rank
-                )
-            )
             edits = [_erasing(model, control, layer, o) for control in controls]
+            own = _erasing(model, eraser, layer, o)
             found.append(
-                _Treatment(layer, "random", edits, rank=eraser.rank, against=eraser.method)
+                (
+                    _Treatment(layer, eraser.method, [own], rank=eraser.rank),
+                    _Treatment(layer, "random", edits, rank=eraser.rank, against=eraser.method),
+                )
             )
     return found
 
@@ -246,17 +267,22 @@ def _steer_treatments(
     strengths: Sequence[float],
     o: CausalOptions,
     rng: np.random.Generator,
-) -> list[_Treatment]:
-    found: list[_Treatment] = []
+) -> list[tuple[_Treatment, _Treatment]]:
+    """Each direction and strength with its control."""
+    found: list[tuple[_Treatment, _Treatment]] = []
     for layer in sorted(directions):
         direction = np.asarray(directions[layer], dtype=np.float64).reshape(-1)
         noise = rng.normal(size=(o.draws, len(direction)))
         noise *= np.linalg.norm(direction) / np.linalg.norm(noise, axis=1, keepdims=True)
         for strength in strengths:
-            for name, vectors in (("steer", direction[None]), ("steer-random", noise)):
-                edits = [_steering(model, vector, layer, strength, o) for vector in vectors]
-                against = None if name == "steer" else "steer"
-                found.append(_Treatment(layer, name, edits, float(strength), None, against))
+            own = _steering(model, direction, layer, strength, o)
+            edits = [_steering(model, vector, layer, strength, o) for vector in noise]
+            found.append(
+                (
+                    _Treatment(layer, "steer", [own], float(strength)),
+                    _Treatment(layer, "steer-random", edits, float(strength), None, "steer"),
+                )
+            )
     return found
 
 

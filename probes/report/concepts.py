@@ -9,7 +9,7 @@ from typing import Any
 from probes.report.data import RunData
 from probes.report.figures.card import listed
 from probes.report.frames import Point, only, points
-from probes.report.study import Concept, Study, depth_tests
+from probes.report.study import Concept, Study, depth_tests, plain_table
 from probes.report.tables import Table
 from probes.report.text import NOTHING, clean, count, interval, is_number, number, sentence
 from probes.report.verdict import Verdict, conclusion, unfinished
@@ -69,7 +69,7 @@ def given_away(study: Study) -> list[Concept]:
 
 def findings(study: Study) -> list[str]:
     """Sentences in the order of interest; each is left out where it has nothing to say."""
-    told = (_extremes, _text_alone, _no_depth, _untrained, _tests)
+    told = (_extremes, _text_alone, _no_depth, _untrained, _tests, _used)
     return [words for tell in told if (words := tell(study))]
 
 
@@ -122,7 +122,7 @@ def _untrained(study: Study) -> str:
         return ""
     if not same:
         return "Untrained weights reach none of the peaks."
-    return f"Untrained weights do as well as the trained ones for {_names(same)}."
+    return f"Untrained weights come within the interval of the peak for {_names(same)}."
 
 
 def _tests(study: Study) -> str:
@@ -134,6 +134,27 @@ def _tests(study: Study) -> str:
     return (
         f"Of {count(len(tests))} pairs of concepts, {differ} in depth (bootstrap, Holm-corrected)."
     )
+
+
+def _used(study: Study) -> str:
+    """What erasing a concept costs the model’s own answers beyond random directions, where it costs most."""
+    wanted = ("layer", "over_random", "over_random_low", "over_random_high")
+    frame = plain_table(study.data, "causal", ("concept", "treatment"), wanted, needs=wanted[:2])
+    if frame is None:
+        return ""
+    rows = [row for row in frame.to_dict("records") if row["treatment"] == "leace"]
+    words: list[str] = []
+    for concept in dict.fromkeys(str(row["concept"]) for row in rows):
+        held = [row for row in rows if row["concept"] == concept]
+        most = min(held, key=lambda row: float(row["over_random"]))
+        shown = most["over_random_high"] < 0
+        span = interval(most["over_random_low"], most["over_random_high"], 2)
+        words.append(
+            f"{clean(concept, 60)} {'is' if shown else 'is not shown to be'} used by the model itself: erased by LEACE "
+            f"at layer {count(most['layer'])} (the strongest of {count(len(held))} layers) its preference for the "
+            f"truth changes by {number(most['over_random'], 2)} nats {span} beyond random directions"
+        )
+    return sentence("; ".join(words)) if words else ""
 
 
 def summary_table(study: Study) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import zoo
@@ -70,6 +71,9 @@ def test_erasing_what_drives_the_answer_does_away_with_it_and_random_erasure_doe
         assert erased["effect_high"] < -0.8 * none["value"]
     assert random["value"] > 0.7 * none["value"]
     assert random["effect_low"] > leace["effect_high"]
+    assert leace["over_random"] == pytest.approx(leace["value"] - random["value"])
+    assert leace["over_random_low"] <= leace["over_random"] <= leace["over_random_high"] < -3
+    assert pd.isna([none["over_random"], random["over_random"]]).all()
 
 
 def test_steering_along_the_concept_drives_the_answer_and_random_directions_do_not(

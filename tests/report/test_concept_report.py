@@ -95,6 +95,19 @@ def test_the_sentences_name_extremes_and_failures(data: RunData) -> None:
     assert f"Of {len(frame)} pairs of concepts, {frame['deeper'].notna().sum()} differ" in told
 
 
+def test_use_by_the_model_is_told_by_what_goes_beyond_random_directions(data: RunData) -> None:
+    told = next(s for s in verdict(data).sentences if "used by the model" in s)
+    frame = data.table("causal")
+    assert frame is not None
+    for concept in frame["concept"].unique():
+        (row,) = frame[(frame["concept"] == concept) & (frame["treatment"] == "leace")].to_dict(
+            "records"
+        )
+        use = "is" if row["over_random_high"] < 0 else "is not shown to be"
+        assert f"{concept} {use} used" in told.lower()
+        assert f"{row['over_random']:.2f}".replace("-", "−") in told
+
+
 def test_the_table_has_a_row_per_concept_with_its_numbers(planted: Any, data: RunData) -> None:
     table = verdict(data).table
     assert table is not None
