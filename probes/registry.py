@@ -96,20 +96,24 @@ class LayerMetric:
     compute: Callable[..., float]
     invariances: frozenset[str]
     influence: Callable[..., Any] | None = None  # (n, d) -> (n,): each row's share in the value
+    limit: int | None = None  # rows that a table uses at most (a seeded sample): work grows with n²
 
 
 LAYER_METRICS: Registry[LayerMetric] = Registry("layer metric")
 
 
 def register_layer_metric(
-    measure: Measure, invariances: set[str], influence: Callable[..., Any] | None = None
+    measure: Measure,
+    invariances: set[str],
+    influence: Callable[..., Any] | None = None,
+    limit: int | None = None,
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Decorator that registers a plain function on (n, d) arrays as a layer metric."""
 
     def decorate(function: Callable[..., float]) -> Callable[..., float]:
         register_measure(measure)
         LAYER_METRICS.add(
-            measure.name, LayerMetric(measure, function, frozenset(invariances), influence)
+            measure.name, LayerMetric(measure, function, frozenset(invariances), influence, limit)
         )
         return function
 
@@ -127,19 +131,20 @@ class PairMetric:
     measure: Measure
     compute: Callable[..., float]
     influence: Callable[..., Any] | None = None
+    limit: int | None = None  # rows that a table uses at most (a seeded sample): work grows with n²
 
 
 PAIR_METRICS: Registry[PairMetric] = Registry("pair metric")
 
 
 def register_pair_metric(
-    measure: Measure, influence: Callable[..., Any] | None = None
+    measure: Measure, influence: Callable[..., Any] | None = None, limit: int | None = None
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Decorator that registers a plain function on two (n, d) arrays as a metric of two views."""
 
     def decorate(function: Callable[..., float]) -> Callable[..., float]:
         register_measure(measure)
-        PAIR_METRICS.add(measure.name, PairMetric(measure, function, influence))
+        PAIR_METRICS.add(measure.name, PairMetric(measure, function, influence, limit))
         return function
 
     return decorate

@@ -3,8 +3,45 @@
 from __future__ import annotations
 
 from probes.layers.anisotropy import anisotropy
-from probes.layers.effective_rank import effective_rank
-from probes.layers.measure import measure_layers
+from probes.layers.block_influence import block_influence
+from probes.layers.centroid import centroid_distance
+from probes.layers.cka import cka, cka_matrix
+from probes.layers.coding_rate import coding_rate
+from probes.layers.dime import dime
+from probes.layers.effective_rank import effective_rank, effective_rank_uncentred
+from probes.layers.entropy import dataset_entropy
+from probes.layers.infonce import infonce
+from probes.layers.intrinsic_dimension import intrinsic_dimension
+from probes.layers.lidar import lidar
+from probes.layers.measure import measure_layers, measure_views
+from probes.layers.spectra import spectra, spectrum
+from probes.layers.spectral import isoscore, participation_ratio, spectral_entropy_rank, top_share
 from probes.layers.temperature import temperature
+from probes.layers.uniformity import alignment, uniformity
 
-__all__ = ["anisotropy", "effective_rank", "measure_layers", "temperature"]
+__all__ = [
+    "alignment",
+    "anisotropy",
+    "block_influence",
+    "centroid_distance",
+    "cka",
+    "cka_matrix",
+    "coding_rate",
+    "dataset_entropy",
+    "dime",
+    "effective_rank",
+    "effective_rank_uncentred",
+    "infonce",
+    "intrinsic_dimension",
+    "isoscore",
+    "lidar",
+    "measure_layers",
+    "measure_views",
+    "participation_ratio",
+    "spectra",
+    "spectral_entropy_rank",
+    "spectrum",
+    "temperature",
+    "top_share",
+    "uniformity",
+]

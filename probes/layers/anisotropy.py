@@ -7,29 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.errors import DoesNotApply
-from probes.linalg import check_matrix, normalise_rows
+from probes.layers.states import States
 from probes.registry import Measure, register_layer_metric
 
 FloatArray = NDArray[np.floating[Any]]
-
-
-def _units(X: Any) -> FloatArray:
-    """Rows at unit length in float64; rows of zero length have no direction and are refused."""
-    states = check_matrix(X)
-    n = len(states)
-    if n < 2:
-        raise DoesNotApply("anisotropy of one row: a pair is needed")
-    largest = float(np.abs(states).max())
-    units = normalise_rows(
-        states.astype(np.float64) / (largest or 1.0)
-    )  # scaled first, so that no square underflows
-    zero = np.flatnonzero(~units.any(axis=1))
-    if len(zero):
-        raise DoesNotApply(
-            f"anisotropy: row {zero[0]} is zero ({len(zero)} of {n} rows), it has no direction"
-        )
-    return units
 
 
 def _influence(X: Any) -> FloatArray:
@@ -37,7 +18,7 @@ def _influence(X: Any) -> FloatArray:
 
     That is twice its own mean cosine less the mean, over n.
     """
-    units = _units(X)
+    units = States.of(X).units("anisotropy")
     n = len(units)
     own = (units @ units.sum(axis=0) - 1) / (n - 1)
     return 2 * (own - own.mean()) / n
@@ -68,7 +49,7 @@ def anisotropy(X: Any) -> float:
     Raises `DoesNotApply` for a single row and where a row is zero (it has no direction),
     `InputError` or `NonFiniteError` for what is no finite matrix. Paper: Ethayarajh 2019, "How
     contextual are contextualized word representations?" (random pairs there, all pairs here). See
-    also `effective_rank`.
+    also `centroid_distance`, `uniformity`, `effective_rank`.
 
     >>> import numpy as np
     >>> round(anisotropy(np.eye(4)), 6)
@@ -76,7 +57,7 @@ def anisotropy(X: Any) -> float:
     >>> round(anisotropy([[1.0, 0], [0, 1], [0, 2]]), 6)
     0.333333
     """
-    units = _units(X)
+    units = States.of(X).units("anisotropy")
     n = len(units)
     total = units.sum(axis=0)
     return float(np.clip((total @ total - n) / (n * (n - 1)), -1.0, 1.0))

@@ -7,29 +7,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.errors import DoesNotApply
-from probes.linalg import check_matrix, singular_values
+from probes.layers.states import Spectrum, States
 from probes.registry import Measure, register_layer_metric
 
 FloatArray = NDArray[np.floating[Any]]
 
 
+def entropy(weights: FloatArray) -> float:
+    """Shannon entropy in nats of non-negative weights (r,) after division by their sum."""
+    p = weights / weights.sum()
+    p = p[p > 0]
+    return -float(p @ np.log(p))
+
+
+def entropy_slope(weights: FloatArray) -> FloatArray:
+    """Derivative (r,) of `entropy` in each weight: −(log p_j + H) / Σ weights; 0 where a weight is."""
+    p = weights / weights.sum()
+    used = p > 0
+    log_p = np.log(p, out=np.zeros_like(p), where=used)
+    return np.where(used, -(log_p - p @ log_p), 0.0) / weights.sum()
+
+
+def _spectrum(X: Any, center: bool) -> Spectrum:
+    states = States.of(X)
+    return states.centred("effective rank") if center else states.uncentred("effective rank")
+
+
 def _influence(X: Any, center: bool = True) -> FloatArray:
     """What each row adds to the effective rank per unit of extra weight, (n,).
 
-    With weights w on the rows, dσ_j/dw_i = u_ij² σ_j / 2, hence dH/dw_i = −Σ_j (log p_j + H) u_ij²
-    σ_j / 2 ⁄ Σ σ.
+    dσ_j = dλ_j / 2σ_j; singular values that are rounding alone have no share.
     """
-    wide = check_matrix(X).astype(np.float64)
-    if center:
-        wide -= wide.mean(axis=0)
-    left, sigma, _ = np.linalg.svd(wide, full_matrices=False)
-    p = sigma / sigma.sum()
-    used = p > 0
-    log_p = np.log(p, out=np.zeros_like(p), where=used)
-    entropy = -float(p @ log_p)
-    slope = np.where(used, log_p + entropy, 0.0) * p / 2
-    return -np.exp(entropy) * (np.square(left) @ slope)
+    spectrum = _spectrum(X, center)
+    sigma = spectrum.sigma
+    real = sigma > len(sigma) * np.finfo(np.float64).eps * sigma[0]
+    slope = np.divide(entropy_slope(sigma), 2 * sigma, out=np.zeros_like(sigma), where=real)
+    return np.exp(entropy(sigma)) * spectrum.influence(slope)
 
 
 @register_layer_metric(
@@ -56,7 +69,8 @@ def effective_rank(X: Any, center: bool = True) -> float:
 
     Raises `DoesNotApply` where there is no direction at all (one row or all rows equal when
     centred, all zero when not), `InputError` or `NonFiniteError` for what is no finite matrix.
-    Paper: Roy & Vetterli 2007, "The effective rank". See also `anisotropy`.
+    Paper: Roy & Vetterli 2007, "The effective rank". See also `spectral_entropy_rank` (of the
+    squared singular values), `participation_ratio`, `anisotropy`.
 
     >>> import numpy as np
     >>> round(effective_rank(np.eye(5), center=False), 6)
@@ -64,18 +78,33 @@ def effective_rank(X: Any, center: bool = True) -> float:
     >>> round(effective_rank(np.outer([1.0, 2, 4], [3, 1])), 6)
     1.0
     """
-    states = check_matrix(X)
-    sigma = singular_values(states, center)
-    if sigma[0] <= _rounding(states):
-        kind = "all rows are equal" if center else "all rows are zero"
-        raise DoesNotApply(
-            f"effective rank of {len(states)} rows: {kind}, there is no direction to count"
-        )
-    p = sigma / sigma.sum()
-    p = p[p > 0]
-    return float(np.exp(-(p @ np.log(p))))
+    return float(np.exp(entropy(_spectrum(X, center).sigma)))
 
 
-def _rounding(X: FloatArray) -> float:
-    """What centring equal rows can leave over."""
-    return float(8 * np.finfo(np.float64).eps * np.abs(X).max() * np.sqrt(X.size))
+@register_layer_metric(
+    Measure(
+        "effective_rank_uncentred",
+        "Effective rank, uncentred",
+        "directions",
+        1.0,
+        None,
+        "none",
+        "The effective rank with the mean state left in: a large common mean alone brings it towards 1.",
+        "Roy & Vetterli 2007; Garrido et al. 2023 (RankMe, arXiv 2210.02885)",
+    ),
+    {"rotation", "scale", "permutation"},
+    lambda X: _influence(X, center=False),
+)
+def effective_rank_uncentred(X: Any) -> float:
+    """`effective_rank(X, center=False)` of X (n, d), in [1, min(n, d)].
+
+    Raises `DoesNotApply` for one row and where all rows are zero. Paper: Garrido et al. 2023
+    (RankMe, arXiv 2210.02885), which does not centre. See also `effective_rank`.
+
+    >>> import numpy as np
+    >>> round(effective_rank_uncentred(np.eye(5)), 6)
+    5.0
+    >>> effective_rank_uncentred(np.eye(5) + 100) < 1.1
+    True
+    """
+    return effective_rank(X, center=False)
