@@ -1,0 +1,160 @@
+"""Do this model's embeddings collapse, from which length and layer on, and what helps?
+
+    fathometer run embedding-collapse --model minilm --data docstrings
+    python analyses/embedding_collapse.py --model smollm2 --data my_search/ --texts long_documents.csv
+
+Measures how close texts come to each other as they get longer (the same documents, cut), what attention temperature
+and remedies after the model do to that and to quality on labelled data, whether chunks of long documents are better
+encoded together, what the output head's rank costs, what [MASK] takes from real tokens, and how recall falls as the
+index grows. What does not apply to a model or its data is left out, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from probes.analysis import (
+    Analysis,
+    Option,
+    Progress,
+    describe_data,
+    describe_model,
+    model_options,
+    parse_columns,
+)
+from probes.collapse.names import CUTS, PARTS, TAUS, parse_layers, parse_numbers, parse_parts
+from probes.runs import Run
+
+LIMIT = 500
+
+
+def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
+    """Fill an open run folder with the tables of every part that applies."""
+    import numpy as np
+
+    from probes.collapse import study_collapse, study_texts
+    from probes.datasets import limit_dataset, load_dataset
+    from probes.models import load_model
+
+    plan = plan_of(options)
+    progress(0, None, "reading the data")
+    data = load_dataset(options["data"], **parse_columns(options["columns"]))
+    data = limit_dataset(data, options["limit"], np.random.default_rng(options["seed"]))
+    texts = study_texts(options["texts"])
+    run.describe(dataset=describe_data(data))
+    progress(0, None, "loading the model")
+    model = load_model(
+        options["model"],
+        device=options["device"],
+        dtype=options["dtype"],
+        trust_remote_code=options["trust_remote_code"],
+    )
+    run.describe(model=describe_model(model))
+    study_collapse(model, data, texts, plan, run, progress, previous=previous_of(run))
+
+
+def previous_of(run: Run) -> Any:
+    """What an earlier start of this run finished; None for a new one."""
+    from probes.collapse import Previous
+    from probes.runs import RunView
+
+    view = RunView(run.path)
+    names = view.tables()
+    if "applies" not in names:
+        return None
+    return Previous(view.measurements, {name: view.table(name) for name in names})
+
+
+def plan_of(options: Mapping[str, Any]) -> Any:
+    """The study's plan from the options as they were given."""
+    from probes.collapse import CollapsePlan, Places
+
+    return CollapsePlan(
+        parts=parse_parts(options["parts"]),
+        taus=parse_numbers(options["taus"], float, "--taus", 0.01),
+        cuts=parse_numbers(options["cuts"], int, "--cuts", 2),
+        places=Places(options["pooling"], options["max_length"], parse_layers(options["layers"])),
+        draws=options["draws"],
+        distractors=options["distractors"],
+        documents=options["documents"],
+        seed=options["seed"],
+    )
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse names and numbers that mean nothing, before a run folder is made."""
+    from probes.datasets import require_dataset
+    from probes.models import pick_device, require_model
+
+    plan_of(options)
+    require_model(options["model"])
+    pick_device(options["device"])
+    require_dataset(options["data"])
+    if options["texts"] is not None:
+        require_dataset(options["texts"])
+
+
+ANALYSIS = Analysis(
+    name="embedding-collapse",
+    title="Embedding collapse",
+    question="Do embeddings collapse as texts get longer, from which layer on, and what helps?",
+    options=(
+        *(
+            replace(option, default=LIMIT) if option.name == "limit" else option
+            for option in model_options("minilm", "docstrings")
+        ),
+        Option(
+            "texts",
+            str,
+            None,
+            "Texts whose length is studied, best long ones like yours: a .txt with one text per line, a table, or a "
+            "built-in name. Default: the built-in language reference.",
+        ),
+        Option(
+            "parts",
+            str,
+            "all",
+            f"What to measure, separated by commas: {', '.join(PARTS)}; or all.",
+        ),
+        Option(
+            "taus",
+            str,
+            ",".join(f"{tau:g}" for tau in TAUS),
+            "Attention temperatures, separated by commas; below 1 sharpens attention.",
+        ),
+        Option(
+            "cuts",
+            str,
+            ",".join(map(str, CUTS)),
+            "Lengths in tokens that long documents are cut to, special tokens included; those that too few documents "
+            "reach are left out.",
+        ),
+        Option("layers", str, "all", "Layers to read, separated by commas; or all."),
+        Option(
+            "pooling",
+            str,
+            None,
+            "How tokens become one vector; default the model's own.",
+            ("mean", "last", "first", "max", "weighted"),
+        ),
+        Option("documents", int, 200, "Most texts of one length.", low=30, high=5000),
+        Option(
+            "distractors",
+            int,
+            10_000,
+            "Most documents in the index whose growth is studied; built-in text fills it up.",
+            low=10,
+            high=1_000_000,
+        ),
+        Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000),
+    ),
+    run=run,
+    precheck=check,
+)
+
+if __name__ == "__main__":
+    from probes.cli import run_script
+
+    run_script(ANALYSIS)
