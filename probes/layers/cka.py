@@ -123,7 +123,7 @@ def _prepare(X: FloatArray) -> FloatArray:
     if np.linalg.norm(wide) <= 8 * np.finfo(np.float64).eps * np.sqrt(wide.size):
         raise DoesNotApply(f"CKA of {len(wide)} rows: all rows are equal, there is no direction")
     if wide.shape[1] > len(wide):
-        wide = np.linalg.qr(wide.T, mode="r").T
+        wide = np.asarray(np.linalg.qr(wide.T, mode="r")).T
     return wide / np.sqrt(np.linalg.norm(wide.T @ wide))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
 from sklearn.neighbors import NearestNeighbors
 
 from probes.errors import DoesNotApply
@@ -13,13 +15,32 @@ from probes.layers.states import States
 from probes.registry import Measure, register_layer_metric
 
 FloatArray = NDArray[np.floating[Any]]
+IntArray = NDArray[np.int64]
 ROWS = 4096
 KEPT = 0.9  # share of the rows, smallest ratios first, that the line is fitted to
 
 
-def _log_ratios(X: Any) -> tuple[FloatArray, NDArray[np.int64]]:
-    """log(r₂ / r₁) of every different row, (m,), and the number of its row for each row of X, (n,)."""
-    states = States.of(X)
+@dataclass(frozen=True)
+class Neighbours:
+    """log(r₂ / r₁) of every different row, (m,), its two nearest (m, 2), and which it is for each row of X, (n,)."""
+
+    log_ratios: FloatArray
+    nearest: IntArray
+    number: IntArray
+
+    @property
+    def kept(self) -> FloatArray:
+        """The ratios that the line is fitted to, smallest first."""
+        return np.sort(self.log_ratios)[: int(len(self.log_ratios) * KEPT)]
+
+    @property
+    def line(self) -> FloatArray:
+        """−log(1 − F) at the kept ratios, F = 1/m, 2/m, …"""
+        m = len(self.log_ratios)
+        return -np.log1p(-np.arange(1, int(m * KEPT) + 1) / m)
+
+
+def _search(states: States) -> Neighbours:
     points, number = np.unique(states.array, axis=0, return_inverse=True)
     m = len(points)
     if m < 4:
@@ -37,35 +58,41 @@ def _log_ratios(X: Any) -> tuple[FloatArray, NDArray[np.int64]]:
         raise DoesNotApply(
             "intrinsic dimension: two rows differ by less than floating point resolves"
         )
-    return np.log(squares[1] / squares[0]) / 2, number.reshape(-1)
+    return Neighbours(np.log(squares[1] / squares[0]) / 2, near, number.reshape(-1))
 
 
-def _line(m: int) -> FloatArray:
-    """−log(1 − F) at the kept ratios, F = 0, 1/m, …"""
-    return -np.log1p(-np.arange(int(m * KEPT)) / m)
+def _neighbours(X: Any) -> Neighbours:
+    states = States.of(X)
+    return states.once("neighbours", lambda: _search(states))
 
 
 def _influence(X: Any) -> FloatArray:
-    """Ratios taken as independent draws: of Σ Q(p) y(p) / Σ Q(p)², two sums over order statistics.
+    """Each row's ratio as a draw, (n,), made larger by what rows that are neighbours have in common.
 
-    Of ∫ h(Q(p)) J(p) dp over p < 0.9 the influence at x is −∫ (1{x ≤ t} − F(t)) J(F(t)) h'(t) dt.
+    The estimate is the zero of ∫ (Q(p) y(p) − value · Q(p)²) dp over p < 0.9; of ∫ h(Q(p)) J(p) dp the
+    influence at x is −∫ (1{x ≤ t} − F(t)) J(F(t)) h'(t) dt. Ratios of neighbours are not independent:
+    all shares are scaled so that their squares sum to Σ I_i I_j over rows i = j or i next to j.
     """
-    logs, number = _log_ratios(X)
-    m = len(logs)
-    order = np.argsort(logs)
-    kept = logs[order][: int(m * KEPT)]
-    line = _line(m)
+    found = _neighbours(X)
+    kept, line, m = found.kept, found.line, len(found.log_ratios)
     value = (kept @ line) / (kept @ kept)
-    level = np.arange(1, len(kept)) / m
-    # h(x) J(p) = x·y(p) − value·x²: the sum whose zero the estimate is
-    steps = np.diff(kept) * line[1:] - value * np.diff(np.square(kept))
-    after = np.append(np.cumsum(steps[::-1])[::-1], 0.0)  # from gap k on
-    own = np.full(m, float(level @ steps))
-    own[: len(kept)] -= after
+    steps = np.diff(kept) * line[:-1] - value * np.diff(np.square(kept))
+    own = np.full(m, float(np.arange(1, len(kept)) / m @ steps))
+    own[: len(kept)] -= np.append(np.cumsum(steps[::-1])[::-1], 0.0)  # the gaps from one's own on
     shares = np.empty(m)
-    shares[order] = own / (kept @ kept)
-    repeats = np.bincount(number, minlength=m)
-    return (shares / repeats)[number]
+    shares[np.argsort(found.log_ratios)] = own / (kept @ kept)
+    shares *= _dependence(shares, found.nearest)
+    return (shares / np.bincount(found.number, minlength=m))[found.number]
+
+
+def _dependence(shares: FloatArray, nearest: IntArray) -> float:
+    """√ of Σ I_i I_j over rows i = j or i next to j, over Σ I_i²; at least 1."""
+    m = len(shares)
+    pairs = (np.ones(2 * m), (np.repeat(np.arange(m), 2), nearest.ravel()))
+    arrows = coo_matrix(pairs, shape=(m, m)).tocsr()
+    next_to = arrows.maximum(arrows.T)
+    own = float(shares @ shares)
+    return float(np.sqrt(max(1.0, 1 + shares @ (next_to @ shares) / own))) if own else 1.0
 
 
 @register_layer_metric(
@@ -84,7 +111,7 @@ def _influence(X: Any) -> FloatArray:
     limit=ROWS,
 )
 def intrinsic_dimension(X: Any) -> float:
-    """TwoNN: slope through the origin of −log(1 − F) on log(r₂/r₁), F the share of rows with a smaller ratio.
+    """TwoNN: slope through the origin of −log(1 − F) on log(r₂/r₁), F the share of rows with no larger ratio.
 
     r₁ and r₂ are the distances of a row of X (n, d) to its nearest and second nearest; the largest
     tenth of the ratios is left out, as in the paper. Rows that are repeated exactly count once. Above
@@ -99,11 +126,10 @@ def intrinsic_dimension(X: Any) -> float:
     >>> 1.8 < intrinsic_dimension(cube @ np.ones((2, 5)) + cube @ np.eye(2, 5)) < 2.2
     True
     """
-    logs = np.sort(_log_ratios(X)[0])
-    line = _line(len(logs))
-    kept = logs[: len(line)]
+    found = _neighbours(X)
+    kept = found.kept
     if kept @ kept < 1e-20:
         raise DoesNotApply(
             "intrinsic dimension: every row has its two nearest at the same distance"
         )
-    return float((kept @ line) / (kept @ kept))
+    return float((kept @ found.line) / (kept @ kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from probes.errors import DoesNotApply
 from probes.linalg import check_matrix, normalise_rows
 
 FloatArray = NDArray[np.floating[Any]]
+T = TypeVar("T")
 BLOCK = 4096  # rows in float64 at a time
 
 
@@ -56,6 +57,7 @@ class States:
         self.array = check_matrix(X)
         self.n, self.d = self.array.shape
         self.scale = float(np.abs(self.array).max()) or 1.0
+        self._known: dict[str, Any] = {}
 
     @classmethod
     def of(cls, X: Any) -> States:
@@ -84,6 +86,12 @@ class States:
         """Spectrum of the unit rows, not centred; errors as `units`."""
         self.units(what)
         return self._unit_spectrum
+
+    def once(self, name: str, work: Callable[[], T]) -> T:
+        """What `work` gives, called only the first time that `name` is asked for."""
+        if name not in self._known:
+            self._known[name] = work()
+        return self._known[name]
 
     def _nonzero(self, spectrum: Spectrum, what: str, kind: str) -> Spectrum:
         left_over = (
@@ -143,7 +151,8 @@ def _triangle(blocks: Iterator[FloatArray]) -> FloatArray:
     """R with RᵀR = XᵀX for X the blocks one above the other."""
     found: FloatArray | None = None
     for block in blocks:
-        found = np.linalg.qr(block if found is None else np.vstack([found, block]), mode="r")
+        rows = block if found is None else np.vstack([found, block])
+        found = np.asarray(np.linalg.qr(rows, mode="r"))
     assert found is not None
     return found
 

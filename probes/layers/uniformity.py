@@ -19,7 +19,11 @@ PAPER = "Wang & Isola 2020 (arXiv 2005.10242)"
 
 def _kernel_means(X: Any) -> FloatArray:
     """Mean of exp(−2 ‖u_i − u_j‖²) over the other rows j, (n,)."""
-    units = States.of(X).units("uniformity")
+    states = States.of(X)
+    return states.once("kernel means", lambda: _means(states.units("uniformity")))
+
+
+def _means(units: FloatArray) -> FloatArray:
     n = len(units)
     found = np.empty(n)
     for first in range(0, n, BLOCK):
