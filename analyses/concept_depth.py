@@ -19,11 +19,12 @@ from probes.analysis import (
     Option,
     Progress,
     describe_data,
-    describe_model,
     model_options,
+    open_model,
     parse_columns,
+    parse_names,
 )
-from probes.concepts.names import CONTROLS, PARTS, parse_names
+from probes.concepts.names import CONTROLS, PARTS
 from probes.datasets.concepts import DEFAULT_CONCEPTS
 from probes.runs import Run
 
@@ -31,7 +32,6 @@ from probes.runs import Run
 def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     """Fill an open run folder with curves, depths and what connects the concepts."""
     from probes.concepts import load_tasks, study_concepts, usable_workers
-    from probes.models import load_model
 
     plan = plan_of(options)
     progress(0, None, "reading the data")
@@ -39,14 +39,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     tasks = load_tasks(options["data"], columns, limit=options["limit"], seed=options["seed"])
     for task in tasks:
         run.describe(dataset=describe_data(task.dataset))
-    progress(0, None, "loading the model")
-    model = load_model(
-        options["model"],
-        device=options["device"],
-        dtype=options["dtype"],
-        trust_remote_code=options["trust_remote_code"],
-    )
-    run.describe(model=describe_model(model))
+    model = open_model(run, options, progress)
     study_concepts(
         model, tasks, plan, run, progress, workers=options["workers"] or usable_workers()
     )
@@ -130,7 +123,7 @@ ANALYSIS = Analysis(
             "conditions",
             str,
             None,
-            "Measure again under: noise=prepend|swap|shuffle, weights=int8|int4, dtype=bfloat16, pooling=last …, "
+            "Measure again under: noise=prepend|swap|shuffle|drop, weights=int8|int4, dtype=bfloat16, pooling=last …, "
             "separated by commas.",
         ),
         Option(

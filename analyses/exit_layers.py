@@ -18,8 +18,8 @@ from probes.analysis import (
     Option,
     Progress,
     describe_data,
-    describe_model,
     model_options,
+    open_model,
     parse_columns,
 )
 from probes.runs import Run
@@ -32,21 +32,13 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     from probes.datasets import limit_dataset, load_dataset, load_texts
     from probes.exits import Budget, LatencyPlan, StudyPlan, study_exits
     from probes.layers import measure_layers
-    from probes.models import load_model
 
     progress(0, None, "reading the data")
     data = load_dataset(options["data"], **parse_columns(options["columns"]))
     data = limit_dataset(data, options["limit"], np.random.default_rng(options["seed"]))
     texts = None if options["texts"] is None else load_texts(options["texts"])
     run.describe(dataset=describe_data(data))
-    progress(0, None, "loading the model")
-    model = load_model(
-        options["model"],
-        device=options["device"],
-        dtype=options["dtype"],
-        trust_remote_code=options["trust_remote_code"],
-    )
-    run.describe(model=describe_model(model))
+    model = open_model(run, options, progress)
     plan = StudyPlan(
         pooling=options["pooling"],
         draws=options["draws"],

@@ -12,7 +12,7 @@ import shlex
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,6 +203,37 @@ def parse_columns(text: str | None) -> dict[str, Any]:
         if role not in ALIASES:
             raise unknown_name("role in --columns", role, ALIASES)
     return given
+
+
+def parse_names(text: str, allowed: Iterable[str], what: str) -> frozenset[str]:
+    """Names separated by commas, `all` or `none`.
+
+    >>> sorted(parse_names("mdl, erasure", ["erasure", "mdl", "causal"], "--parts"))
+    ['erasure', 'mdl']
+    """
+    known = list(allowed)
+    names = [name for name in (part.strip() for part in text.split(",")) if name]
+    if names in (["all"], ["none"]):
+        return frozenset(known if names == ["all"] else ())
+    for name in names:
+        if name not in known:
+            raise unknown_name(what, name, (*known, "all", "none"))
+    return frozenset(names)
+
+
+def open_model(run: Run, options: Mapping[str, Any], progress: Progress) -> Model:
+    """The model that the options of `model_options` name, described in the run."""
+    from probes.models import load_model
+
+    progress(0, None, "loading the model")
+    model = load_model(
+        options["model"],
+        device=options["device"],
+        dtype=options["dtype"],
+        trust_remote_code=options["trust_remote_code"],
+    )
+    run.describe(model=describe_model(model))
+    return model
 
 
 def load_analyses() -> dict[str, Path]:

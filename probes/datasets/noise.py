@@ -76,10 +76,23 @@ def _shuffle(text: str, strength: float, rng: np.random.Generator) -> str:
     return "".join(pieces)
 
 
+def _drop(text: str, strength: float, rng: np.random.Generator) -> str:
+    """Each word is left out, with the white space before it, with probability `strength`; one always stays."""
+    pieces = _PIECES.split(text)
+    places = [i for i, piece in enumerate(pieces) if piece and not piece.isspace()]
+    draws = rng.random(len(places))
+    dropped = {i for i, draw in zip(places, draws, strict=True) if draw < strength}
+    dropped.discard(places[int(draws.argmax())])
+    spaces = {i - 1 for i in dropped}
+    kept = "".join(p for i, p in enumerate(pieces) if i not in dropped and i not in spaces)
+    return kept.lstrip() if dropped and min(dropped) == places[0] else kept
+
+
 NOISES: dict[str, Noise] = {
     "prepend": Noise(1.0, _prepend),
     "swap": Noise(0.1, _swap),
     "shuffle": Noise(1.0, _shuffle),
+    "drop": Noise(0.15, _drop),
 }
 
 
@@ -95,7 +108,8 @@ def corrupt(
 
     * `prepend`: a random string of 20 · strength letters and digits in front (default strength 1);
     * `swap`: neighbouring characters within words trade places with probability `strength` (default 0.1);
-    * `shuffle`: the share `strength` of the words (default 1) trade places; a text without white space stays.
+    * `shuffle`: the share `strength` of the words (default 1) trade places; a text without white space stays;
+    * `drop`: each word is left out with probability `strength` (default 0.15), all but one at most.
 
     `strength` lies in [0, 1]; 0 changes nothing. `keys` (n,) say which texts get the same random numbers, e.g. the
     two sides of a minimal pair. Raises `InputError` for an unknown kind or a strength out of range.

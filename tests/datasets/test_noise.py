@@ -154,3 +154,20 @@ def test_both_sides_of_a_minimal_pair_get_the_same_noise() -> None:
     shuffled = corrupt_dataset(data, "shuffle", seed=2)
     for good, bad in zip(shuffled.good, shuffled.bad, strict=True):
         assert sum(a != b for a, b in zip(good.split(), bad.split(), strict=True)) == 1
+
+
+@given(TEXTS, st.floats(0, 1), st.integers(0, 5))
+def test_dropping_words_leaves_a_subsequence_and_never_nothing(
+    text: str, strength: float, seed: int
+) -> None:
+    (noisy,) = corrupt([text], "drop", seed, strength)
+    words = iter(text.split())
+    assert noisy.split()
+    assert all(word in words for word in noisy.split())  # `in` moves the iterator on
+
+
+def test_words_are_dropped_at_the_asked_rate() -> None:
+    texts = [" ".join(f"w{i}x{j}" for j in range(50)) for i in range(400)]
+    for strength in (0.05, 0.15, 0.4):
+        kept = [len(t.split()) / 50 for t in corrupt(texts, "drop", strength=strength)]
+        assert abs(1 - sum(kept) / len(kept) - strength) < 0.01

@@ -1,0 +1,118 @@
+"""What do the layers of this model look like without labels, and which of these numbers agree with labels?
+
+    fathometer run layer-quality --model smollm2 --data docstring-topics,stsb.csv
+    python analyses/layer_quality.py --model minilm
+
+Measures quality by labels at every layer, every label-free metric beside it (on states, on tokens, on views of a
+text, on attention), the same with fresh weights as a control, and how well each metric ranks the layers as the labels
+do. CKA, spectra and block influence say how alike layers are; stretches of blocks that change little are left out of
+the live model and what remains is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from probes.analysis import (
+    Analysis,
+    Option,
+    Progress,
+    describe_data,
+    model_options,
+    open_model,
+    parse_columns,
+    parse_names,
+)
+from probes.runs import Run
+
+
+def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
+    """Fill an open run folder with quality, metrics, agreement and what can be left out."""
+    from probes.quality import study_quality
+
+    plan = plan_of(options)
+    progress(0, None, "reading the data")
+    datasets = load(options)
+    for data in datasets:
+        run.describe(dataset=describe_data(data))
+    model = open_model(run, options, progress)
+    study_quality(model, datasets, plan, run, progress)
+
+
+def load(options: Mapping[str, Any]) -> list[Any]:
+    """The datasets by name or path, each of at most `limit` examples."""
+    import numpy as np
+
+    from probes.datasets import limit_dataset, load_concepts
+
+    found = load_concepts(options["data"], parse_columns(options["columns"]), seed=options["seed"])
+    rng = np.random.default_rng(options["seed"])
+    return [
+        limit_dataset(replace(concept.dataset, name=concept.name), options["limit"], rng)
+        for concept in found
+    ]
+
+
+def plan_of(options: Mapping[str, Any]) -> Any:
+    """The study's plan from the options as they were given."""
+    from probes.quality import PARTS, QualityPlan
+
+    return QualityPlan(
+        pooling=options["pooling"],
+        max_length=options["max_length"],
+        draws=options["draws"],
+        seed=options["seed"],
+        parts=parse_names(options["parts"], PARTS, "--parts"),
+        view_texts=options["view_texts"],
+        attention_texts=options["attention_texts"],
+    )
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse names of models, data and parts that mean nothing, before a run folder is made."""
+    from probes.exits.tasks import make_task
+    from probes.models import pick_device, require_model
+
+    plan_of(options)
+    require_model(options["model"])
+    pick_device(options["device"])
+    for data in load(options):
+        make_task(data)
+
+
+PART_HELP = (
+    "What else to measure, separated by commas: untrained, tokens, views, attention, similarity, agreement, drops; or "
+    "all, or none."
+)
+
+ANALYSIS = Analysis(
+    name="layer-quality",
+    title="Layer quality",
+    question="What do the layers look like without labels, and which of these numbers agree with labels?",
+    options=(
+        *(
+            replace(option, default=2000) if option.name == "limit" else option
+            for option in model_options("minilm", "docstring-topics")
+        ),
+        Option(
+            "pooling",
+            str,
+            None,
+            "How tokens become one vector; default the model's own.",
+            ("mean", "last", "first", "max", "weighted"),
+        ),
+        Option("parts", str, "all", PART_HELP),
+        Option("view_texts", int, 500, "Most texts behind the metrics of two views.", low=50),
+        Option("attention_texts", int, 100, "Most texts behind the gains of heads.", low=5),
+        Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000),
+    ),
+    run=run,
+    precheck=check,
+)
+
+if __name__ == "__main__":
+    from probes.cli import run_script
+
+    run_script(ANALYSIS)
