@@ -1,8 +1,8 @@
 """Run folders as an embedding-collapse run leaves them, from a formula instead of a model.
 
-The mean cosine grows with every doubling of length by `slope(k)`: not at all in the first third of the layers, then more
-and more. The remedies, temperatures and all other numbers are planted as well, so that a test can say what figures and
-words must show.
+The mean cosine grows with every doubling of length by `slope(k)`: not at all in the first third of the layers, then
+more and more. The remedies, temperatures and all other numbers are planted as well, so that a test can say what
+figures and words must show.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def slope(layer: int, n_layers: int, strength: float = 1.0) -> float:
 
 def cosine(layer: int, tokens: float, n_layers: int, strength: float = 1.0) -> float:
     return (
-        0.2 + 0.15 * layer / n_layers + slope(layer, n_layers, strength) * float(np.log2(tokens / 8))
+        0.2
+        + 0.15 * layer / n_layers
+        + slope(layer, n_layers, strength) * float(np.log2(tokens / 8))
     )
 
 
@@ -99,7 +101,14 @@ def length_table(n_layers: int, strength: float) -> pd.DataFrame:
                 ends = dict.fromkeys(ends, tokens) if mode != "natural" else ends
                 where = {"dataset": "reference", "mode": mode, "layer": layer, "tokens": tokens}
                 rows += [
-                    {**where, **ends, "measure": name, **_span(v, 0.02 * abs(v)), "n": 300, "seed": 0}
+                    {
+                        **where,
+                        **ends,
+                        "measure": name,
+                        **_span(v, 0.02 * abs(v)),
+                        "n": 300,
+                        "seed": 0,
+                    }
                     for name, v in numbers.items()
                 ]
     return pd.DataFrame(rows)
@@ -252,7 +261,9 @@ def write_collapse_run(
 ) -> Path:
     """One run folder over layers 0 to `n_layers`; `strength` 0 plants no collapse, `parts` says what was measured."""
     model = HOSTILE if hostile else "minilm"
-    run = Run.create(parent, "embedding-collapse", {"model": model, "data": DATA, "seed": 0}, slug=slug)
+    run = Run.create(
+        parent, "embedding-collapse", {"model": model, "data": DATA, "seed": 0}, slug=slug
+    )
     run.describe(model={"name": model, "n_layers": n_layers, "d_model": 384})
     run.describe(dataset={"name": DATA, "kind": "retrieval", "hash": "cd" * 32, "n": 400})
     run.progress(1, 7, "lengths")

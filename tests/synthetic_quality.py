@@ -114,7 +114,9 @@ def block_rows(n_layers: int, datasets: Sequence[str]) -> list[Row]:
             rows.append({"measure": "block_influence", **where, **span})
             for head in (None, *range(HEADS)):
                 gain = 0.5 + 0.4 * block / n_layers + (0.0 if head is None else 0.03 * (head - 6))
-                rows.append({"measure": "high_frequency_gain", **where, "head": head, "value": gain})
+                rows.append(
+                    {"measure": "high_frequency_gain", **where, "head": head, "value": gain}
+                )
     return rows
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 from panels import figures, state
 from panels.cards import decision_cards, picked_cell
-from panels.concepts import asks_for_concepts, study_of
 from panels.head import head
+from panels.quality import asks_for_quality, quality_figures, quality_found
 from panels.sidebar import Choice
 from panels.state import Outcome, Shown
+from panels.studies import has_own_page, in_short
 from panels.words import heading, section
 
 from probes.report.data import Cell, RunData
@@ -27,10 +27,9 @@ from probes.report.figures import (
     quality_latency,
     quality_over_layers,
 )
-from probes.report.text import interval, level, number, percent, sentence
-from probes.report.verdict import caveats, decision_table, verdict
+from probes.report.text import interval, level, number, percent
+from probes.report.verdict import caveats, decision_table
 
-CONCEPTS = Path(__file__).parent / "concepts.py"
 _OWN = {"layer-dim", "quality-depth", "quality-latency", "latency", "layer-metrics"}
 
 
@@ -42,10 +41,11 @@ def page(choice: Choice) -> None:
     shown = [run for run in (choice.run, choice.other) if run is not None]
     for run in shown:
         head(run)
-        if asks_for_concepts(run):
-            _concepts(run)
-            continue
-        if run.view.problem is None:
+        if has_own_page(run):
+            in_short(run)
+        elif run.view.problem is None and asks_for_quality(run):
+            quality_found(run)
+        elif run.view.problem is None:
             outcome = state.outcome(run, choice.budget)
             if run.data.decision is not None or outcome.walk is not None:
                 decision_cards(run, outcome)
@@ -55,7 +55,10 @@ def page(choice: Choice) -> None:
                     "This run has no exit decision: its figures are below.", icon=":material/info:"
                 )
     readable = [run for run in shown if run.view.problem is None]
-    drawn = [run for run in readable if not asks_for_concepts(run)]
+    studies = [run for run in readable if asks_for_quality(run)]
+    if studies:
+        quality_figures(studies)
+    drawn = [run for run in readable if not (has_own_page(run) or asks_for_quality(run))]
     if any(not run.data.measurements.empty for run in drawn):
         _figures(drawn, choice)
     for run in readable:
@@ -68,25 +71,6 @@ def _no_runs() -> None:
     st.code("fathometer demo", language="bash")
     st.text("Or with your own model and data:")
     st.code("fathometer run exit-layers --model minilm --data pairs.csv", language="bash")
-
-
-def _concepts(run: Shown) -> None:
-    """What a study of concepts found, in short; the rest is on a page of its own."""
-    study = study_of(run)
-    if study is None:
-        return
-    found = run.data.once("verdict", lambda: verdict(run.data))
-    if run.status == "finished":
-        section(sentence(found.headline))
-        st.text("\n".join(found.sentences))
-    st.page_link(
-        CONCEPTS, label="All figures of these concepts", icon=":material/stacked_line_chart:"
-    )
-    figures.show(
-        FIGURES["concept-depth"](run.data),
-        f"concept-depth-{run.slug}",
-        "No concept was measured layer by layer (yet).",
-    )
 
 
 def _own_decision(run: Shown, outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from probes.report.figures import FigureCard
 _AIR = 0.04
 
 
-_VALUES_ON_X = ("concept-erasure", "concept-causal")
+_VALUES_ON_X = ("concept-erasure", "concept-causal", "label-agreement", "collapse-remedies-layer")
 
 
 def equal_limits(cards: list[FigureCard | None]) -> list[FigureCard | None]:

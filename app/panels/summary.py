@@ -1,7 +1,8 @@
-"""The table of all concepts of a run, in which one can be picked."""
+"""The table of a run's verdict, in which a row can be picked: a concept, or a layer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,9 +18,20 @@ from probes.report.tables import Table
 def summary(run: Shown, study: Study, table: Table) -> None:
     """The table of all concepts; a click on a row picks its concept, and the picked one is selected."""
     order = [concept.name for concept in study.by_family()]
+    pickable(run, table, order, picked(order), pick, "concept")
+
+
+def pickable(
+    run: Shown,
+    table: Table,
+    order: Sequence[str],
+    at: str | None,
+    pick: Callable[[str | None], None],
+    what: str,
+) -> None:
+    """A table whose rows are named by `order`: a click on one picks it, and the picked one, `at`, is selected."""
     key = f"summary-{run.slug}"
-    at = picked(order)
-    rows = [] if at is None else [order.index(at)]
+    rows = [] if at is None or at not in order else [order.index(at)]
     st.session_state[key] = {"selection": {"rows": rows}}
     st.session_state[f"_{key}"] = rows
     frame = run.data.once("summary frame", lambda: _frame(table))
@@ -27,12 +39,27 @@ def summary(run: Shown, study: Study, table: Table) -> None:
         frame,
         hide_index=True,
         height=min(560, 38 + 35 * len(table.rows)),
-        on_select=lambda: _row_clicked(key, order),
+        on_select=lambda: _row_clicked(key, order, pick),
         selection_mode="single-row",
         key=key,
         placeholder="–",
         column_config=_columns(frame, table),
-        alt=f"Table of {len(table.rows)} concepts; choosing a row picks its concept",
+        alt=f"Table of {len(table.rows)} {what}s; choosing a row picks its {what}",
+    )
+    small(table.note)
+
+
+def plain(run: Shown, table: Table, what: str) -> None:
+    """The table of a verdict whose rows mean nothing to other figures."""
+    frame = run.data.once("summary frame", lambda: _frame(table))
+    st.dataframe(
+        frame,
+        hide_index=True,
+        height=min(420, 38 + 35 * len(table.rows)),
+        key=f"summary-{run.slug}",
+        placeholder="–",
+        column_config=_columns(frame, table),
+        alt=f"Table of {len(table.rows)} {what}s",
     )
     small(table.note)
 
@@ -60,7 +87,7 @@ def _columns(frame: pd.DataFrame, table: Table) -> dict[str, Any]:
     return found
 
 
-def _row_clicked(key: str, order: list[str]) -> None:
+def _row_clicked(key: str, order: Sequence[str], pick: Callable[[str | None], None]) -> None:
     """A click on a row. The page tells what the script itself selected as well, and late: that is no click."""
     rows = list(st.session_state[key].selection.rows)
     if rows != st.session_state.get(f"_{key}"):

@@ -37,6 +37,12 @@ page = st.navigation(
             icon=":material/stacked_line_chart:",
             url_path="concepts",
         ),
+        st.Page(
+            pages / "collapse.py",
+            title="Collapse",
+            icon=":material/compress:",
+            url_path="collapse",
+        ),
         st.Page(pages / "runs.py", title="Runs", icon=":material/folder_open:", url_path="runs"),
     ]
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from probes.report import collapse, quality  # noqa: F401  their conclusions register themselves
 from probes.report.chains import chain_table
 from probes.report.concepts import depth_test_table
 from probes.report.data import RunData, mapping, sequence

@@ -116,3 +116,19 @@ def template(scheme: Scheme) -> dict[str, Any]:
             "coloraxis": {"colorbar": {"outlinewidth": 0, "tickcolor": tone["axis"]}},
         }
     }
+
+
+# Lines of many layers, from the first to the last; each tone stands out on white and on near-black.
+_DEPTH = ((84, 104, 196), (43, 143, 168), (61, 163, 93), (194, 161, 31))
+
+
+def depth_colour(layer: int, last: int) -> str:
+    """Colour of a layer's line: blue at the embedding, over green, to yellow at the last.
+
+    >>> depth_colour(0, 6), depth_colour(6, 6)
+    ('#5468c4', '#c2a11f')
+    """
+    at = (len(_DEPTH) - 1) * min(1.0, max(0.0, layer / last if last else 1.0))
+    low = min(int(at), len(_DEPTH) - 2)
+    mixed = zip(_DEPTH[low], _DEPTH[low + 1], strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * (at - low)):02x}" for a, b in mixed)

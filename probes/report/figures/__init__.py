@@ -6,6 +6,15 @@ A new figure is one file here with one `@figure(...)` registration; it returns N
 from __future__ import annotations
 
 from probes.report.figures.card import FIGURES, FigureCard, Marks, cards, figure
+from probes.report.figures.collapse_head import head_bottleneck, mask_deficiency
+from probes.report.figures.collapse_index import index_size
+from probes.report.figures.collapse_length import collapse_slope, length_collapse, length_rank
+from probes.report.figures.collapse_remedies import (
+    chunking,
+    remedies_at_layer,
+    remedies_by_layer,
+)
+from probes.report.figures.collapse_temperature import temperature_gain, temperature_sweep
 from probes.report.figures.concept_causal import causal_effects
 from probes.report.figures.concept_conditions import condition_changes, condition_curves
 from probes.report.figures.concept_depth import concept_depth
@@ -22,8 +31,13 @@ from probes.report.figures.concept_summary import depth_differences, depth_summa
 from probes.report.figures.concept_time import readable_over_time
 from probes.report.figures.concept_transfer import transfer_layers, transfer_matrix
 from probes.report.figures.depth import quality_over_layers
+from probes.report.figures.focus import Focus
 from probes.report.figures.heatmap import layer_dim_heatmap
+from probes.report.figures.label_agreement import label_agreement
 from probes.report.figures.latency import latency_per_layer
+from probes.report.figures.layer_drops import layer_drops
+from probes.report.figures.layer_pairs import block_influence, frequency_gain, layer_similarity
+from probes.report.figures.layer_spectra import layer_spectra
 from probes.report.figures.metrics import layer_metrics
 from probes.report.figures.panels import with_layer
 from probes.report.figures.pareto import pareto_front, quality_latency
@@ -31,10 +45,14 @@ from probes.report.figures.pareto import pareto_front, quality_latency
 __all__ = [
     "FIGURES",
     "FigureCard",
+    "Focus",
     "Marks",
+    "block_influence",
     "cards",
     "causal_effects",
+    "chunking",
     "code_length",
+    "collapse_slope",
     "concept_depth",
     "condition_changes",
     "condition_curves",
@@ -44,16 +62,30 @@ __all__ = [
     "erasure_effects",
     "few_shot_curves",
     "figure",
+    "frequency_gain",
+    "head_bottleneck",
+    "index_size",
+    "label_agreement",
     "latency_per_layer",
     "layer_dim_heatmap",
+    "layer_drops",
     "layer_metrics",
+    "layer_similarity",
+    "layer_spectra",
+    "length_collapse",
+    "length_rank",
     "magnitude_law",
+    "mask_deficiency",
     "own_preference",
     "pareto_front",
     "quality_latency",
     "quality_over_layers",
     "readable_over_time",
+    "remedies_at_layer",
+    "remedies_by_layer",
     "scalar_mix_shares",
+    "temperature_gain",
+    "temperature_sweep",
     "transfer_layers",
     "transfer_matrix",
     "with_layer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from probes.report.collapse_study import of_first
 from probes.report.data import RunData
 from probes.report.figures.card import FigureCard, Marks, Spec, figure, listed
 from probes.report.figures.marks import (
@@ -38,7 +39,7 @@ def quality_over_layers(
     budget, budget_note = budget_line(data, marks)
     return FigureCard(
         "quality-depth",
-        f"{data.title(data.quality)} over layers, {dim} dimensions",
+        f"{data.title(data.quality)} over layers, {dim} dimensions{of_first(data)}",
         marked(
             base,
             shapes=[*depth_lines(marks), *budget],

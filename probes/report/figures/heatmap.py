@@ -198,4 +198,6 @@ def _alt(rows: pd.DataFrame, title: str, shown: list[str]) -> str:
 
 @figure("layer-dim", 10)
 def _(data: RunData) -> FigureCard | None:
+    if len(data.dims) == 1 and len(data.variants) == 1:  # a single row says less than a line
+        return None
     return layer_dim_heatmap(data)

@@ -1,0 +1,120 @@
+"""The numbers of a study of collapse layer by layer, as words and the summary table need them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from probes.report.collapse_study import held, last_layer, numbers_of, of_dataset, records
+from probes.report.data import RunData
+from probes.report.figures.collapse_remedies import remedy_words
+from probes.report.figures.collapse_temperature import chosen, tested
+from probes.report.frames import column, only
+from probes.report.tables import Table
+from probes.report.text import NOTHING, count, interval, is_number, number
+
+
+def slopes(data: RunData, variant: str | None = None) -> list[dict[str, Any]]:
+    """Rows of the slope by layer; of cut texts where they were measured, else of texts as they are."""
+    rows = of_dataset(numbers_of(data, "collapse_slope"), None)
+    kinds = (variant,) if variant else ("cut", "natural", "")
+    found = next((own for kind in kinds if len(own := only(rows, variant=kind))), rows.iloc[:0])
+    return records(found.drop_duplicates("layer"))
+
+
+def onsets(data: RunData) -> dict[int, float]:
+    """Shortest length, by layer, at which the mean cosine is shown to be above that of the shortest one."""
+    rows = of_dataset(numbers_of(data, "collapse_onset_tokens"), None)
+    return {row["layer"]: row["value"] for row in records(rows.drop_duplicates("layer"))}
+
+
+def lengths(data: RunData) -> tuple[float, float] | None:
+    """The shortest and the longest text that was measured, in tokens."""
+    frame = held(data, "length")
+    if frame is None:
+        return None
+    cut = only(frame, mode="cut")
+    tokens = column(frame if cut.empty else cut, "tokens")
+    return float(tokens.min()), float(tokens.max())
+
+
+def remedies_of(data: RunData, layer: int | None = None) -> list[dict[str, Any]]:
+    """Remedies at a layer (by default the last), the best first, without “none”."""
+    frame = held(data, "remedies")
+    if frame is None:
+        return []
+    rows = of_dataset(frame, None)
+    rows = tested(rows) if "split" in rows.columns else rows
+    at = int(column(rows, "layer").max()) if layer is None else layer
+    found = [row for row in records(only(rows, layer=at)) if row["remedy"] != "none"]
+    found = [row for row in found if is_number(row["difference"])]
+    return sorted(found, key=lambda row: -row["difference"])
+
+
+def gain(value: Any, low: Any, high: Any) -> str:
+    """A difference with its sign and interval.
+
+    >>> gain(0.05, 0.04, 0.06), gain(-0.05, None, None)
+    ('+0.050 [0.040, 0.060]', '−0.050')
+    """
+    sign = "+" if is_number(value) and float(value) > 0 else ""
+    return f"{sign}{number(value)} {interval(low, high)}".strip()
+
+
+def layer_table(data: RunData) -> Table | None:
+    """One row per layer: its collapse, where that begins, the best temperature and remedy; None without any layer."""
+    by_slope = {row["layer"]: row for row in slopes(data)}
+    temperature = held(data, "temperature")
+    best = pd.DataFrame() if temperature is None else chosen(of_dataset(temperature, None))
+    taus = {int(row["layer"]): row for row in records(best)}
+    treated = held(data, "remedies")
+    layers = {*by_slope, *taus}
+    layers |= set() if treated is None else {int(k) for k in column(treated, "layer")}
+    if not layers:
+        return None
+    starts, means = onsets(data), _means(data)
+    rows: list[tuple[str, ...]] = []
+    for layer in sorted(layers):
+        slope, tau, remedy = by_slope.get(layer), taus.get(layer), remedies_of(data, layer)[:1]
+        rows.append((
+            str(layer),
+            *means.get(layer, (NOTHING, NOTHING)),
+            NOTHING if slope is None else gain(slope["value"], slope["low"], slope["high"]),
+            count(starts.get(layer)),
+            NOTHING if tau is None else number(tau["tau"], 2),
+            NOTHING if tau is None else _difference(tau),
+            remedy_words(remedy[0]["remedy"]) if remedy else NOTHING,
+            _difference(remedy[0]) if remedy else NOTHING,
+        ))  # fmt: skip
+    ends = lengths(data) or (None, None)
+    columns = (
+        "layer", f"cosine at {count(ends[0])} tokens", f"at {count(ends[1])}", "per doubling", "from tokens", "τ",
+        "gain by τ", "best remedy", "gain by it",
+    )  # fmt: skip
+    note = (
+        f"Of layers 0 to {last_layer(data)}. Cosine: mean over pairs of texts of one length. Per doubling: its change, "
+        "with a 95 % interval. From tokens: the shortest length with a mean cosine above that of the shortest. τ: "
+        "attention temperature that the calibrate part chose; gains are on the test part, against no remedy at the "
+        "same layer; the best remedy is the best of several on that part and looks better than it is. A dash: not "
+        "measured, or not shown."
+    )
+    return Table("", columns, tuple(rows), frozenset({0, 1, 2, 3, 4, 5, 6, 8}), note)
+
+
+def _difference(row: dict[str, Any]) -> str:
+    return gain(row["difference"], row["difference_low"], row["difference_high"])
+
+
+def _means(data: RunData) -> dict[int, tuple[str, str]]:
+    """Mean cosine at the shortest and at the longest text, by layer."""
+    frame, ends = held(data, "length"), lengths(data)
+    if frame is None or ends is None:
+        return {}
+    rows = only(of_dataset(frame, None), measure="anisotropy")
+    cut = only(rows, mode="cut")
+    rows = only(rows, mode="natural") if cut.empty else cut
+    found: dict[int, dict[float, float]] = {}
+    for row in records(rows):
+        found.setdefault(int(row["layer"]), {})[row["tokens"]] = row["value"]
+    return {k: (number(v.get(ends[0])), number(v.get(ends[1]))) for k, v in found.items()}

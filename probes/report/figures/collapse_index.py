@@ -1,0 +1,91 @@
+"""What a larger index does to retrieval: recall against the number of distractors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from probes.report.collapse_study import held
+from probes.report.data import RunData
+from probes.report.figures.card import FigureCard, Spec, figure
+from probes.report.figures.focus import Along, Focus, Look, line, log_axis, selected_rows
+from probes.report.figures.panels import Panel, Sheet, arranged, padded
+from probes.report.frames import column, only, where
+from probes.report.text import count, interval, number
+from probes.report.theme import DASHES, MARKERS, NEUTRAL, PALETTE
+
+HOW_TO_READ = (
+    "Share of queries whose answer is among the first k results, against the number of documents that compete with "
+    "it: the expected value over every choice of that many distractors from the pool, exact, with a 95 % band over "
+    "queries. One line per number of dimensions kept. Short embeddings fall faster: a small index hides what a "
+    "large one will show. Dotted, where another layer is picked: the last layer at full width."
+)
+_AT = Along("distractors", after="distractors")
+
+
+def index_size(data: RunData, focus: Focus | None = None) -> FigureCard | None:
+    """Recall@k against distractors at the picked layer, by default the last; None when it was not measured."""
+    frame = held(data, "index_size")
+    if frame is None:
+        return None
+    focus = focus or Focus()
+    rows, title = selected_rows(frame, focus)
+    layers = {int(k) for k in column(rows, "layer")}
+    layer = focus.layer if focus.layer is not None and focus.layer in layers else max(layers)
+    key = ("collapse-index", layer, focus.dataset)
+    return data.once(key, lambda: _card(frame, rows, layer, title))
+
+
+def _card(frame: pd.DataFrame, rows: pd.DataFrame, layer: int, title: str) -> FigureCard:
+    rows = where(rows, column(rows, "distractors") >= 1)
+    own = only(rows, layer=layer)
+    last = int(column(rows, "layer").max())
+    dims = sorted({int(d) for d in column(own, "dim")})
+    ks = sorted({int(k) for k in column(own, "k")})
+    panels: list[Panel] = []
+    told: list[str] = []
+    for k in ks:
+        traces: list[Spec] = []
+        for at, dim in enumerate(reversed(dims)):
+            line_rows = only(own, k=k, dim=dim).sort_values("distractors")
+            look = Look(
+                f"{count(dim)} dimensions",
+                PALETTE[at % len(PALETTE)],
+                DASHES[at % len(DASHES)],
+                MARKERS[at % len(MARKERS)],
+            )
+            traces += line(line_rows, _AT, look, value="recall")
+            told.append(_fall(line_rows, k, dim))
+        if layer != last:
+            full = only(rows, layer=last, k=k, dim=dims[-1]).sort_values("distractors")
+            reference = Look(f"last layer, {count(dims[-1])} dimensions", NEUTRAL, "dot", size=4)
+            traces = [*line(full, _AT, reference, value="recall", band=False), *traces]
+        panels.append(Panel(f"recall at {k}", traces))
+    ends = [v for c in ("recall", "low", "high") for v in column(rows, c)]
+    heights = padded(ends, 0.0, 1.0)
+    x = log_axis(column(own, "distractors"), "documents that compete")
+    return FigureCard(
+        "collapse-index",
+        f"Recall against the size of the index, layer {layer}{title}",
+        arranged(panels, Sheet(x, {"range": heights, "tickformat": ".2~f"}, columns=2, height=240)),
+        HOW_TO_READ,
+        f"Layer {layer}. {'; '.join(words for words in told if words)}.",
+        frame,
+    )
+
+
+def _fall(rows: pd.DataFrame, k: int, dim: int) -> str:
+    if rows.empty:
+        return ""
+    recall, size = column(rows, "recall"), column(rows, "distractors")
+    low, high = (column(rows, end)[-1] for end in ("low", "high"))
+    known = f" {interval(low, high)}" if np.isfinite(low) else ""
+    return (
+        f"recall at {k} with {dim} dimensions from {number(recall[0])} among {count(size[0])} to "
+        f"{number(recall[-1])}{known} among {count(size[-1])}"
+    )
+
+
+@figure("collapse-index", 235)
+def _(data: RunData) -> FigureCard | None:
+    return index_size(data)

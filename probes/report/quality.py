@@ -1,0 +1,203 @@
+"""What a study of layer quality found, in plain words and one table: layers, diagnostics, blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from probes.report.collapse_study import (
+    excludes_zero,
+    held,
+    is_quality,
+    numbers_of,
+    of_dataset,
+    records,
+    with_dataset,
+)
+from probes.report.data import RunData
+from probes.report.figures.card import listed
+from probes.report.figures.label_agreement import agreements
+from probes.report.figures.layer_drops import drop_words, least_influence
+from probes.report.figures.metrics import family_of
+from probes.report.frames import Point, column, names, only, points
+from probes.report.tables import Table
+from probes.report.text import NOTHING, clean, count, interval, number, percent
+from probes.report.verdict import Verdict, conclusion, unfinished
+
+KEPT = 0.95  # share of quality that a run of blocks must keep, at the lower end of its interval, to be called droppable
+_NAMED = 4  # diagnostics that a sentence names
+
+
+@conclusion("quality")
+def quality_verdict(data: RunData) -> Verdict | None:
+    """The headline, what stands out, and the table of diagnostics; None for a run of another analysis."""
+    if not is_quality(data):
+        return None
+    table = diagnostics_table(data)
+    partial = unfinished(data)
+    if partial is not None:
+        return replace(partial, table=table)
+    told = (_others, _near, _trusted, _untrusted, _drops)
+    found = tuple(words for tell in told if (words := tell(data)))
+    return Verdict("found", headline(data), found, table)
+
+
+def labelled(data: RunData) -> list[str]:
+    """Datasets on which quality was measured, in the order of the run."""
+    rows = only(data.measurements, measure=data.quality or "")
+    return [name for name in dict.fromkeys(names(rows, "dataset")) if name != "<NA>"]
+
+
+def curve(data: RunData, dataset: str | None = None) -> list[Point]:
+    """Quality by labels at full width, layer by layer."""
+    own = with_dataset(data, dataset)
+    return points(only(own.all, dim=own.dims[-1], variant="raw")) if own.dims else []
+
+
+def best_of(held_points: list[Point]) -> Point | None:
+    """The layer with the highest quality, the earliest of several."""
+    return max(held_points, key=lambda p: (p.value, -p.layer), default=None)
+
+
+def headline(data: RunData) -> str:
+    """Which layer is best by labels, beside the last one."""
+    first = (labelled(data) or [None])[0]
+    line = curve(data, first)
+    best = best_of(line)
+    if best is None:
+        return "No quality by labels was measured: diagnostics only"
+    span = interval(best.low, best.high)
+    quality = clean(data.measure(data.quality or "").get("title") or data.quality, 60)
+    of = "" if data.n_layers is None else f" of {data.n_layers}"
+    where = f" on {clean(first, 60)}" if first and len(labelled(data)) > 1 else ""
+    words = f"Layer {best.layer}{of} is best by labels{where}: {quality} {number(best.value)} {span}".strip()
+    if best.layer == line[-1].layer:
+        return f"{words}, the last one"
+    return f"{words}, the last layer {number(line[-1].value)}"
+
+
+def _others(data: RunData) -> str:
+    """The best layers on the other datasets."""
+    told: list[str] = []
+    for name in labelled(data)[1:]:
+        best = best_of(curve(data, name))
+        if best is not None:
+            told.append(f"on {clean(name, 60)} it is layer {best.layer} ({number(best.value)})")
+    return f"Elsewhere: {listed(told)}." if told else ""
+
+
+def _near(data: RunData) -> str:
+    """Layers that the best one's interval does not tell apart from it."""
+    line = curve(data, (labelled(data) or [None])[0])
+    best = best_of(line)
+    if best is None or best.low != best.low:
+        return ""
+    near = [p.layer for p in line if p.value >= best.low and p is not best]
+    if not near:
+        return "No other layer reaches the interval of the best."
+    reach = "other layer reaches" if len(near) == 1 else "other layers reach"
+    return f"{count(len(near))} {reach} its interval, the earliest layer {near[0]}."
+
+
+def _trusted(data: RunData) -> str:
+    """Diagnostics whose agreement with labels excludes zero, strongest first."""
+    rows = records(agreements(data))
+    sure = [row for row in rows if excludes_zero(row["low"], row["high"])]
+    if not rows:
+        return ""
+    if not sure:
+        return f"None of {len(rows)} diagnostics is shown to go with quality on this model (every interval holds zero)."
+    shown = [f"{_title(data, row)} {_signed(row)}" for row in sure[:_NAMED]]
+    more = [f"{len(sure) - _NAMED} more"] if len(sure) > _NAMED else []
+    go = "goes" if len(sure) == 1 else "go"
+    return (
+        f"Of {len(rows)} diagnostics {len(sure)} {go} with quality over layers (the interval of the rank correlation "
+        f"excludes zero): {listed([*shown, *more])}."
+    )
+
+
+def _untrusted(data: RunData) -> str:
+    rows = records(agreements(data))
+    unsure = [row for row in rows if not excludes_zero(row["low"], row["high"])]
+    if not unsure or len(unsure) == len(rows):
+        return ""
+    shown = [_title(data, row) for row in unsure[-_NAMED:]]
+    more = [f"{len(unsure) - _NAMED} more"] if len(unsure) > _NAMED else []
+    are = "is" if len(unsure) == 1 else "are"
+    return f"Not to be trusted here {are} {listed([*shown, *more])}; one interval in twenty excludes zero by chance."
+
+
+def _title(data: RunData, row: dict[str, Any]) -> str:
+    title = clean(data.measure(row["variant"]).get("title") or row["variant"], 60)
+    return title[:1].lower() + title[1:] if title[1:2].islower() else title
+
+
+def _signed(row: dict[str, Any]) -> str:
+    sign = "+" if row["value"] > 0 else ""
+    return f"{sign}{number(row['value'], 2)} {interval(row['low'], row['high'], 2)}"
+
+
+def _drops(data: RunData) -> str:
+    """How many blocks of least influence can go, and at what cost."""
+    frame = held(data, "drops")
+    if frame is None:
+        return ""
+    ranked = least_influence(of_dataset(frame, None))
+    gone = [row for row in records(ranked) if row["count"] > 0]
+    if not gone:
+        return ""
+    kept = [row for row in gone if row["share_low"] >= KEPT]
+    row = max(kept, key=lambda r: r["count"]) if kept else gone[0]
+    cost = (
+        f"{percent(row['share'])} [{percent(row['share_low'])}, {percent(row['share_high'])}] of quality in "
+        f"{percent(row['relative_cost'], 0)} of the time"
+    )
+    which = drop_words(row["first"], row["count"])
+    if kept:
+        have = "has" if row["count"] == 1 else "have"
+        return f"The model {which}, which {have} the least influence, keeps {cost}."
+    return f"No run of blocks can surely go and leave {percent(KEPT, 0)} of quality: the model {which} keeps {cost}."
+
+
+def diagnostics_table(data: RunData) -> Table | None:
+    """One row per diagnostic: how it goes with quality, and where it is highest and lowest; None without any."""
+    rows = records(agreements(data))
+    if not rows:
+        return None
+    own = with_dataset(data, (labelled(data) or [None])[0])
+    body = tuple(_row(own, row) for row in rows)
+    columns = (
+        "diagnostic", "family", "rank correlation", "95 % interval", "layers", "with quality it",
+        "highest at", "lowest at",
+    )  # fmt: skip
+    first = next(
+        (name for name in names(numbers_of(data, "label_agreement", by=""), "dataset") if name), ""
+    )
+    where = f" Dataset: {clean(first, 60)}." if len(labelled(data)) > 1 else ""
+    note = (
+        "Spearman’s rank correlation between a diagnostic and quality by labels, over layers. Highest and lowest: "
+        f"layers at which the diagnostic is largest and smallest.{where}"
+    )
+    return Table("", columns, body, frozenset({2, 3, 4, 6, 7}), note)
+
+
+def _row(data: RunData, row: dict[str, Any]) -> tuple[str, ...]:
+    line: pd.DataFrame = only(data.by_layer(row["variant"]), variant="raw")
+    ends = (NOTHING, NOTHING)
+    if len(line):
+        value, layer = column(line, "value"), column(line, "layer")
+        ends = (number(layer[value.argmax()], 0), number(layer[value.argmin()], 0))
+    word = "is not shown to move"
+    if excludes_zero(row["low"], row["high"]):
+        word = "rises" if row["value"] > 0 else "falls"
+    return (
+        clean(data.measure(row["variant"]).get("title") or row["variant"], 40),
+        family_of(row["variant"]),
+        number(row["value"], 2),
+        interval(row["low"], row["high"], 2) or NOTHING,
+        count(row["n"]),
+        word,
+        *ends,
+    )
