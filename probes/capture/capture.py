@@ -110,7 +110,7 @@ def capture(
     places = parse_sites(sites, model.n_layers, layers)
     pooling = POOLINGS[pooling or model.embedding.pooling].name
     check_places(model, places)
-    side = _padding_side(model, padding_side, pixel_values)
+    side = padding_side_for(model, padding_side, pixel_values)
     batches = BatchPlan(batch_tokens or default_batch_tokens(model), side, special_tokens)
     source = make_source(model, texts, pixel_values, max_length, prompt, spans)
     if is_edited(model):
@@ -270,7 +270,7 @@ def _max_length(model: Model, given: int | None) -> int:
     return given
 
 
-def _padding_side(model: Model, given: str | None, pixel_values: Any) -> Side:
+def padding_side_for(model: Model, given: str | None, pixel_values: Any = None) -> Side:
     sides = (*model.padding_sides, "none")
     if given not in (None, "left", "right", "none"):
         raise unknown_name("padding_side", str(given), ("left", "right", "none"))

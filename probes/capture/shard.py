@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from probes.store import Record, Store
 
     AnyPooler = Pooler | SpanPooler
+    Reduce = Callable[[Place, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,41 @@ class RaggedRows:
         return store.write_shard(index, tensors, offsets=offsets)
 
 
+def reduce_batch(
+    model: Model,
+    runner: Runner,
+    batch: Batch,
+    reduce: Reduce,
+    put: Callable[[Place, torch.Tensor], None],
+) -> None:
+    """Forward `batch`; what `reduce(place, states)` makes of the states inside the hook goes to `put(place, made)`.
+
+    A pass that is repeated, for lack of memory, may call both again.
+    """
+    device = model.device
+    inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+    if "pixel_values" in inputs:
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+    if model.position_ids and "attention_mask" in inputs:
+        from probes.models.model import count_positions
+
+        inputs["position_ids"] = count_positions(inputs["attention_mask"])
+    made: dict[Place, torch.Tensor] = {}
+
+    def receive(place: Place, states: torch.Tensor) -> None:
+        result = reduce(place, states)
+        if result.device.type == "cpu":
+            # At once: small results that outlive the pass would lie scattered among the large freed blocks of the
+            # heap and keep them from being given back.
+            put(place, result)
+        else:
+            made[place] = result  # after the pass: a copy from an accelerator waits for it
+
+    runner(inputs, receive)
+    for place, result in made.items():
+        put(place, result)
+
+
 def run_batch(
     job: Job, runner: Runner, batch: Batch, put: Callable[[Place, torch.Tensor, AnyPooler], None]
 ) -> None:
@@ -119,37 +155,24 @@ def run_batch(
     import torch
 
     device = job.model.device
-    inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(job.model.dtype)
-    if job.model.position_ids and "attention_mask" in inputs:
-        from probes.models.model import count_positions
-
-        inputs["position_ids"] = count_positions(inputs["attention_mask"])
     pooler: AnyPooler | None = None
     if batch.spans is not None:
         pooler = SpanPooler(job.pooling, batch.spans, device)
     elif batch.keep is not None:
         pooler = Pooler(job.pooling, batch.keep.to(device))
-    pooled: dict[Place, torch.Tensor] = {}
 
-    def receive(place: Place, states: torch.Tensor) -> None:
+    def pool(place: Place, states: torch.Tensor) -> torch.Tensor:
         nonlocal pooler
         if pooler is None:  # an image: the model alone knows how many patches it made
             keep = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
             pooler = Pooler(job.pooling, keep)
-        result = pooler(states)
-        if result.device.type == "cpu":
-            # At once: small results that outlive the pass would lie scattered among the large freed blocks of the
-            # heap and keep them from being given back.
-            put(place, result, pooler)
-        else:
-            pooled[place] = result  # after the pass: a copy from an accelerator waits for it
+        return pooler(states)
 
-    runner(inputs, receive)
-    for place, states in pooled.items():
+    def hand_over(place: Place, pooled: torch.Tensor) -> None:
         assert pooler is not None
-        put(place, states, pooler)
+        put(place, pooled, pooler)
+
+    reduce_batch(job.model, runner, batch, pool, hand_over)
 
 
 def capture_shard(
