@@ -56,8 +56,8 @@ def curvature(tokens: Any) -> float:
     """Mean angle between successive differences v_t = z_{t+1} − z_t of the token states of one text, (T, d).
 
     In radians, in [0, π]: 0 for a straight path, π/2 where every step is orthogonal to the last, π for one that goes
-    back and forth. Independent states of equal spread give about 2π/3, as neighbouring steps share a state. A step of no
-    length (a word repeated, at layer 0) has no direction: its two angles are left out. Angles are taken by the
+    back and forth. Independent states of equal spread give about 2π/3, for neighbouring steps share a state. A step of
+    no length (a word repeated, at layer 0) has no direction: its two angles are left out. Angles are taken by the
     arc tangent of half differences, exact for straight paths too.
 
     Raises `DoesNotApply` for fewer than three tokens and where no angle is left. Paper: Hosseini & Fedorenko 2023; in
