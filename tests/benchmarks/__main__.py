@@ -19,6 +19,7 @@ COMMANDS = (
     ("bench_capture.py", "--model", "smollm2", *(["--quick"] if QUICK else [])),
     ("bench_sweep.py", *(["--rounds", "1", "--skip-exact"] if QUICK else [])),
     ("bench_grid.py", *(["--quick"] if QUICK else [])),
+    ("bench_layer_metrics.py", *(["--quick"] if QUICK else [])),
     ("bench_dashboard.py", *(["--quick"] if QUICK else [])),
 )
 
