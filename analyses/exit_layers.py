@@ -22,6 +22,7 @@ from probes.analysis import (
     open_model,
     parse_columns,
 )
+from probes.errors import InputError
 from probes.runs import Run
 
 
@@ -47,6 +48,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
         latency=LatencyPlan(seconds=options["latency_seconds"], batch_size=options["batch_size"]),
         max_length=options["max_length"],
         cache=True,
+        temperatures=temperatures_of(options),
     )
     budget = Budget(options["min_quality"], options["max_loss"], options["confidence"])
     study = study_exits(model, data, budget, texts, plan, progress)
@@ -74,11 +76,26 @@ def prompts_of(options: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def temperatures_of(options: Mapping[str, Any]) -> tuple[float, ...]:
+    """Temperatures separated by commas; 1, the model as it is, needs no naming and is left out."""
+    given = [part.strip() for part in (options["temperatures"] or "").split(",") if part.strip()]
+    try:
+        found = tuple(float(part) for part in given)
+    except ValueError:
+        found = (-1.0,)
+    if not all(0 < tau < 100 for tau in found):
+        raise InputError(
+            f"--temperatures {options['temperatures']!r}: numbers above 0, separated by commas, such as 0.8,0.9"
+        )
+    return tuple(tau for tau in found if tau != 1)
+
+
 def check(options: Mapping[str, Any]) -> None:
     """Refuse names of models, data and texts that mean nothing, before a run folder is made."""
     from probes.datasets import require_dataset
     from probes.models import pick_device, require_model
 
+    temperatures_of(options)
     require_model(options["model"])
     pick_device(options["device"])
     require_dataset(options["data"])
@@ -123,6 +140,13 @@ ANALYSIS = Analysis(
             None,
             "How tokens become one vector; default the model's own.",
             ("mean", "last", "first", "max", "weighted"),
+        ),
+        Option(
+            "temperatures",
+            str,
+            None,
+            "Also try dividing the attention logits of every block by these (TempScale), separated by commas: 0.8,0.9. "
+            "Each is another chain of candidates to test, which costs confidence.",
         ),
         Option(
             "query_prompt", str, None, "Text put before every query; default the maker's, if any."

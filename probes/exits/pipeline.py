@@ -28,6 +28,7 @@ from probes.tables import tidy
 
 if TYPE_CHECKING:
     from probes.models import Model
+    from probes.store import Store
     from probes.types import Dataset
 
 Array = NDArray[np.floating[Any]]
@@ -43,7 +44,8 @@ class StudyPlan:
 
     `prompts` holds texts put before what is encoded (keys `query` and `document`, or `text`; None: the maker's);
     `latency` None leaves time unmeasured; `max_length` is in tokens (None: the model's own); `cache` keeps the captured
-    states for the next time.
+    states for the next time. `temperatures` by which attention is divided are candidates beside the model as it is;
+    each is a chain of its own, and all chains share the risk of error.
     """
 
     pooling: str | None = None
@@ -54,6 +56,7 @@ class StudyPlan:
     latency: LatencyPlan | None = field(default_factory=LatencyPlan)
     max_length: int | None = None
     cache: bool = False
+    temperatures: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,12 @@ def study_states(
     embed: Callable[[Array], Array] = lambda X: X,
     time_layers: Callable[[Mapping[int, Translator]], Latency] | None = None,
     progress: Progress | None = None,
+    changed: Mapping[str, Mapping[int, Array]] | None = None,
 ) -> ExitStudy:
     """The study from pooled states on: `pooled[k]` is (texts, d) for every layer 0…L, `embed` the maker's head.
 
-    `time_layers`, given the translators, measures the time per layer; without it cost is counted in blocks.
+    `time_layers`, given the translators, measures the time per layer; without it cost is counted in blocks. `changed`
+    holds pooled states of the model under a change that costs no time, by the variant's name.
     """
     report = progress or (lambda done, total, text: None)
     raw = embedded(pooled, embed)
@@ -127,6 +132,7 @@ def study_states(
         variants["centred"] = centred(raw, fit_rows)
     if translators:
         variants["translated"] = translated(pooled, translators)
+    variants |= {name: embedded(states, embed) for name, states in (changed or {}).items()}
     pooling = plan.pooling
     grid_plan = GridPlan(plan.dims, plan.draws, plan.seed, pooling=pooling)
     splits = {name: rows for name, rows in material.parts.items() if name != "fit"}
@@ -190,6 +196,7 @@ def study_exits(
     total. What can be refused without the model is refused before it runs.
     """
     from probes.capture import capture
+    from probes.layers import temperature
 
     budget, plan = budget or Budget(), plan or StudyPlan()
     pooling = plan.pooling or model.embedding.pooling
@@ -201,15 +208,27 @@ def study_exits(
             f"the model's maker compares by {model.embedding.similarity}; here every similarity is a cosine"
         )
     report = progress or (lambda done, total, text: None)
-    acts = capture(
-        model,
-        material.texts,
-        sites=["exit"],
-        pooling=pooling,
-        max_length=plan.max_length,
-        cache=plan.cache,
-        progress=lambda done, total: report(done, total, "encoding texts"),
-    )
+
+    def encode(text: str, cache: bool) -> Store:
+        return capture(
+            model,
+            material.texts,
+            sites=["exit"],
+            pooling=pooling,
+            max_length=plan.max_length,
+            cache=cache,
+            progress=lambda done, total: report(done, total, text),
+        )
+
+    changed: dict[str, Mapping[int, Array]] = {}
+    for tau in dict.fromkeys(plan.temperatures):
+        with temperature(
+            model, tau
+        ):  # first: what cannot be done is refused before anything is encoded
+            changed[f"tau={tau:g}"] = encode(f"encoding texts at temperature {tau:g}", False)[
+                "exit"
+            ]
+    acts = encode("encoding texts", plan.cache)
     own = material.texts[: material.own]
     latency_plan = plan.latency
 
@@ -220,7 +239,7 @@ def study_exits(
 
     used = replace(plan, pooling=pooling)
     timer = None if latency_plan is None else time_layers
-    return study_states(material, acts["exit"], budget, used, model.embed, timer, report)
+    return study_states(material, acts["exit"], budget, used, model.embed, timer, report, changed)
 
 
 def choose_exit(

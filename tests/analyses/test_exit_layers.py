@@ -339,3 +339,30 @@ def test_a_killed_run_is_continued_to_the_same_numbers(
     whole, killed = (f[~f["measure"].isin(timed)].reset_index(drop=True) for f in frames)
     assert len(whole) > 0
     assert whole.equals(killed)
+
+
+def test_temperatures_are_candidates_with_a_chain_of_their_own(
+    tiny_model: Path, pairs_csv: Path, home: Path
+) -> None:
+    assert run(tiny_model, pairs_csv, "--min-quality", "0.8", "--temperatures", "0.5,1,2") == 0
+    (view,) = list_runs(home / "runs")
+    rows = view.measurements
+    rows = rows[(rows["measure"] == "spearman") & (rows["split"] == "all") & (rows["dim"] == 32)]
+    by = rows.set_index(["variant", "layer"])["value"]
+    plain = rows[rows["variant"].isna()].set_index("layer")["value"]
+    for tau in ("tau=0.5", "tau=2"):
+        assert by[tau, 0] == pytest.approx(plain[0])  # no attention yet
+        assert by[tau, 3] != pytest.approx(plain[3], abs=1e-6)
+        assert tau in set(view.table("chains")["chain"].astype(str)) | set(
+            view.table("chains")["name"].str.partition(":")[0]
+        )
+    assert "tau=1" not in set(rows["variant"].dropna())
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "hot", "0.5,,nan", "inf"])
+def test_temperatures_that_are_none_are_refused_before_a_folder_is_made(
+    tiny_model: Path, pairs_csv: Path, home: Path, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tiny_model, pairs_csv, "--temperatures", given) == 2
+    assert "numbers above 0, separated by commas" in capsys.readouterr().err
+    assert list_runs(home / "runs") == []
