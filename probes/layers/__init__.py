@@ -12,6 +12,7 @@ from probes.layers.dc_share import dc_share
 from probes.layers.dime import dime
 from probes.layers.effective_rank import effective_rank, effective_rank_uncentred
 from probes.layers.entropy import dataset_entropy
+from probes.layers.frequency_gain import frequency_gains, high_frequency_gain
 from probes.layers.infonce import infonce
 from probes.layers.intrinsic_dimension import intrinsic_dimension
 from probes.layers.lidar import lidar
@@ -38,6 +39,8 @@ __all__ = [
     "dime",
     "effective_rank",
     "effective_rank_uncentred",
+    "frequency_gains",
+    "high_frequency_gain",
     "infonce",
     "intrinsic_dimension",
     "isoscore",

@@ -37,6 +37,7 @@ def token_metrics(
     groups: Any = None,
     confidence: float | None = 0.95,
     dataset: str | None = None,
+    seed: int | None = None,
     progress: bool | Report = False,
     **reading: Any,
 ) -> pd.DataFrame:
@@ -46,8 +47,9 @@ def token_metrics(
     ----------
     metrics : registered names (`TOKEN_METRICS`), all when None. layers : all when None. site : "exit"
     or "resid_post". groups : (n,) texts that belong together count as one draw. confidence : of the
-    intervals, None leaves them out. reading : max_length, special_tokens, prompt, batch_tokens and
-    padding_side as in `capture`; with special_tokens=False the tokens that the tokenizer adds are left out.
+    intervals, None leaves them out. seed : only noted, nothing is drawn. reading : max_length,
+    special_tokens, prompt, batch_tokens and padding_side as in `capture`; with special_tokens=False
+    the tokens that the tokenizer adds are left out.
 
     Each metric is computed on the token states of one text inside the hook, so that nothing of the size
     of the tokens is kept. `n` counts the texts where it is defined; the others (mostly too short) are
@@ -74,7 +76,7 @@ def token_metrics(
     owners = owner_of(groups, len(texts))
     seen = observe(Reading.of(model, texts, **reading), places, _look(names), progress)
     rows, notes = _means(seen, names, owners, confidence)
-    frame = tidy([{**row, "dataset": dataset} for row in rows])
+    frame = tidy([{**row, "dataset": dataset, "seed": seed} for row in rows])
     frame.attrs.update(
         notes=[*cut_note(seen.rows), *notes],
         interval="t over texts",
