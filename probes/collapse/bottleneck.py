@@ -189,8 +189,9 @@ def bottleneck_table(
     `losses` (ranks, tokens), `owner` (tokens,) the text of each.
     """
     _, owner = np.unique(owner, return_inverse=True)
-    sizes = np.bincount(owner).astype(np.float64)
-    sums = np.stack([np.bincount(owner, weights=row) for row in losses])  # (ranks, texts)
+    sizes: Array = np.bincount(owner).astype(np.float64)
+    per_text = [np.bincount(owner, weights=row) for row in losses]
+    sums = np.asarray(per_text, dtype=np.float64)  # (ranks, texts)
     resamples = Resamples.make(len(sizes), draws, seed)
     low, high = percentile_interval(resamples.means(sums) / resamples.means(sizes[None, :]), axis=1)
     return pd.DataFrame(

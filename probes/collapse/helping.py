@@ -80,6 +80,7 @@ def temperatures(study: Study) -> None:
         with temperature(study.model, tau):
             told = f"temperature: encode at τ = {tau:g}"
             read[tau] = dict(_judged(study, judge, told, cache=tau == 1))
+    study.by_tau.update(read)
     study.write("temperature", temperature_rows(study, judge, read))
 
 
@@ -180,7 +181,9 @@ def _other_ways(study: Study, judge: Judge) -> dict[str, dict[int, _Judged]]:
     """Remedies that need the model anew: the temperature chosen at the last layer."""
     found: dict[str, dict[int, _Judged]] = {}
     tau = chosen_tau(study)
-    if tau is not None:
+    if tau in study.by_tau:
+        found[f"tau={tau:g}"] = study.by_tau[tau]
+    elif tau is not None:  # of a run that is continued
         from probes.layers import temperature
 
         with temperature(study.model, tau):
@@ -194,6 +197,6 @@ def chosen_tau(study: Study) -> float | None:
     table = study.tables.get("temperature")
     if table is None:
         return None
-    mine = table[table["chosen"] & (table["layer"] == study.layers[-1])]
+    mine: Any = table[table["chosen"] & (table["layer"] == study.layers[-1])]
     tau = float(mine["tau"].iloc[0])
     return None if tau == 1 else tau

@@ -22,6 +22,7 @@ IntArray = NDArray[np.integer[Any]]
 
 FEWEST_TEXTS = 30  # of one length: fewer would make every other length as small
 METRICS = ("anisotropy", centroid_distance.__name__, "effective_rank")
+_KEPT = ("layer", "measure", "value", "low", "high", "n", "seed")
 QUANTILES = {"cosine_p10": 0.1, "cosine_p50": 0.5, "cosine_p90": 0.9}
 
 
@@ -166,7 +167,7 @@ def cosine_draws(states: Sequence[Array], paired: bool, draws: int, seed: int) -
     for step, X in enumerate(states):
         units = unit_rows(X)
         own = seed if paired else int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-        counts = Resamples.make(n, draws, own).counts
+        counts = Resamples.make(n, draws, own).counts.astype(np.float64)
         values.append(float(mean_cosine(units, np.ones((n, 1)))[0]))
         drawn.append(mean_cosine(units, counts))
     return CosineDraws(np.asarray(values), np.asarray(drawn), n)
@@ -176,7 +177,8 @@ def _measured(length: Length, seed: int, notes: list[str]) -> pd.DataFrame:
     """Rows of one length: the registered metrics, then quantiles of the cosine."""
     found = measure_layers(length.states, METRICS, seed=seed)
     notes += [f"{length.tokens:g} tokens, {note}" for note in found.attrs["notes"]]
-    rows = found[["layer", "measure", "value", "low", "high", "n", "seed"]].to_dict("records")
+    rows: list[dict[str, Any]] = found.to_dict("records")
+    rows = [{name: row[name] for name in _KEPT} for row in rows]
     for layer in sorted(length.states):
         X = length.states[layer]
         try:

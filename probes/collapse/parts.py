@@ -161,7 +161,8 @@ def masked(study: Study) -> None:
 def index(study: Study) -> None:
     """tables/index_size: expected recall against the number of distractors, per layer and width."""
     task, texts = _retrieval(study)
-    search, every = build_search(task, texts, _more_texts(study), study.plan.distractors)
+    more = _more_texts(study, study.plan.distractors - len(np.unique(task.documents)))
+    search, every = build_search(task, texts, more, study.plan.distractors)
     sizes = index_size.subset_sizes(int(search.distractors.min()))
     store = study.states(every, "index: encode queries and pool")
     drawn = Resamples.make(len(search.queries), study.plan.draws, study.plan.seed, search.clusters)
@@ -198,17 +199,33 @@ def build_search(
     return index_size.Search(task.queries, rows, relevance, task.clusters), (*texts, *extra)
 
 
-def _more_texts(study: Study) -> list[str]:
-    """Texts of the study and the built-in ones that overlap with nothing in the data, with the documents' prompt."""
-    from probes.datasets import load_texts
+def _more_texts(study: Study, missing: int) -> list[str]:
+    """So many texts that overlap with nothing in the data, or as many as there are, with the documents' prompt.
 
-    every = dict.fromkeys(
-        [*study.texts.natural, *load_texts("docstrings"), *load_texts("reference")]
-    )
+    The study's own texts come first; built-in ones, which take seconds to gather, only where these do not suffice.
+    """
+    from probes.datasets import load_dataset, load_texts
+
+    if missing <= 0:
+        return []
+    known = study.data.all_texts()
+    kept = without_overlap(_some(study.texts.natural, missing, study.plan.seed), known)
+    if len(kept) < missing:
+        builtin: Any = load_dataset(
+            "docstrings"
+        )  # its documents only: its queries look like queries
+        texts = dict.fromkeys([*builtin.documents, *load_texts("reference")])
+        taken = set(kept)
+        more = [text for text in texts if text not in taken]
+        kept += without_overlap(_some(more, missing - len(kept), study.plan.seed), known)
     prompt = prompts_for(study.model, study.data, None).get("document", "")
-    kept = without_overlap(every, study.data.all_texts())
-    order = np.random.default_rng(study.plan.seed).permutation(len(kept))
-    return [prompt + kept[i] for i in order]
+    return [prompt + text for text in dict.fromkeys(kept)][:missing]
+
+
+def _some(texts: Sequence[str], missing: int, seed: int) -> list[str]:
+    """Twice as many texts as are missing, drawn by `seed`: some will overlap with the data."""
+    drawn: list[int] = np.random.default_rng(seed).permutation(len(texts)).tolist()
+    return [texts[i] for i in drawn[: 2 * missing]]
 
 
 def _retrieval(study: Study) -> tuple[RetrievalTask, tuple[str, ...]]:

@@ -16,7 +16,14 @@ from probes.collapse.length import FEWEST_TEXTS
 from probes.collapse.names import PARTS
 from probes.collapse.plan import CollapsePlan, Previous, Progress
 from probes.collapse.texts import StudyTexts
-from probes.errors import DoesNotApply, FathometerError, InputError, NonFiniteError
+from probes.errors import (
+    DoesNotApply,
+    FathometerError,
+    InputError,
+    NonFiniteError,
+    RunError,
+    StoreError,
+)
 from probes.tables import tidy
 
 if TYPE_CHECKING:
@@ -52,6 +59,7 @@ class Study:
     keep: Keep
     progress: Progress
     tables: dict[str, pd.DataFrame] = field(default_factory=dict[str, pd.DataFrame])
+    by_tau: dict[float, Any] = field(default_factory=dict[float, Any])  # judged in `temperature`
 
     @property
     def layers(self) -> list[int]:
@@ -77,8 +85,11 @@ class Study:
             extra = builtin_texts(self.data.all_texts(), seed=self.plan.seed)
         extra = extra[: 5 * self.plan.documents]
         prompts = prompts_for(self.model, self.data, None)
-        found = prepare(self.data, extra, self.plan.seed, prompts)
-        self.tell(found.caveats)
+        try:
+            found = prepare(self.data, extra, self.plan.seed, prompts)
+        except InputError as error:  # data of a kind that has no quality
+            raise DoesNotApply(str(error)) from None
+        self.tell(_caveats(found))
         return found
 
     @cached_property
@@ -103,7 +114,11 @@ class Study:
         """States of all layers at `exit`, from the cache where they were captured before."""
         from probes.capture import capture
 
-        options = {"pooling": self.pooling, "max_length": self.plan.places.max_length, **more}
+        options: dict[str, Any] = {
+            "pooling": self.pooling,
+            "max_length": self.plan.places.max_length,
+            **more,
+        }
         options.setdefault("cache", True)
         with warnings.catch_warnings():
             if "max_length" in more:
@@ -189,7 +204,7 @@ def choose_cuts(
             f"of {len(texts)} texts fewer than {FEWEST_TEXTS} reach two of the cuts "
             f"{', '.join(map(str, cuts))}: no long documents (--texts names others)"
         )
-    rows = np.flatnonzero(lengths >= possible[-1])[:most]
+    rows: list[int] = np.flatnonzero(lengths >= possible[-1])[:most].tolist()
     return tuple(texts[row] for row in rows), tuple(possible)
 
 
@@ -229,9 +244,19 @@ def study_collapse(
     return study
 
 
+def _caveats(material: Material) -> list[str]:
+    """What is said of the parts, where this study uses them: it fits no translators and has no use for `tune`."""
+    found = [note for note in material.caveats if " tune " not in note and "transl" not in note]
+    if material.task.kind == "retrieval":
+        found.append("remedies were also fitted on the corpus documents, which all queries search")
+    return found
+
+
 def _done(study: Study, name: str, part: Callable[[Study], None]) -> dict[str, Any]:
     try:
         part(study)
+    except (InputError, StoreError, RunError):
+        raise  # an option that is wrong for every part, or a disk that is full
     except FathometerError as error:
         return {"part": name, "applies": False, "reason": str(error)}
     return {"part": name, "applies": True, "reason": None}

@@ -28,19 +28,18 @@ def long_texts() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def search() -> Retrieval:
-    """60 queries, the beginnings of 60 of 90 documents of up to 60 words in several sentences."""
+    """60 queries, the beginnings of 60 of 90 documents of up to 60 words in several paragraphs."""
     rng = np.random.default_rng(0)
     documents = [t for t in dict.fromkeys(texts(400, seed=6, longest=60)) if len(t.split()) >= 10]
     documents = documents[:90]
     queries = [" ".join(text.split()[:6]) for text in documents[:60]]
-    dotted = []
+    parted = []
     for text in documents:
         words = text.split()
-        for at in range(7, len(words), 8):
-            words[at] += "."
-        dotted.append(" ".join(words))
+        pieces = [" ".join(words[at : at + 8]) for at in range(0, len(words), 8)]
+        parted.append("\n\n".join(pieces))
     relevance = sparse.csr_array(np.eye(60, 90))
     order = rng.permutation(90)
     return Retrieval(
-        "tiny-search", tuple(queries), tuple(dotted[i] for i in order), sparse.csr_array(relevance[:, order])
+        "tiny-search", tuple(queries), tuple(parted[i] for i in order), sparse.csr_array(relevance[:, order])
     )  # fmt: skip

@@ -29,7 +29,9 @@ def by_hand(model: Any, rank: int | None) -> list[float]:
     cut = copy.deepcopy(model.hf_model)
     weight = cut.get_output_embeddings().weight
     if rank is not None:
-        left, values, right = np.linalg.svd(weight.detach().numpy().astype(np.float64), full_matrices=False)
+        left, values, right = np.linalg.svd(
+            weight.detach().numpy().astype(np.float64), full_matrices=False
+        )
         values[rank:] = 0
         new = torch.from_numpy((left * values) @ right).float()
         cut.get_output_embeddings().weight = torch.nn.Parameter(new)  # untied from the input
@@ -53,7 +55,9 @@ def test_losses_are_those_of_a_truncated_head(name: str, tiny: Callable[[str], A
     losses, owner = rank_losses(model, TEXTS, head, [4, 32])
     sums = np.stack([np.bincount(owner, weights=row) for row in losses])
     np.testing.assert_allclose(np.sort(sums[0]), np.sort(by_hand(model, 4)), rtol=2e-3, atol=1e-3)
-    np.testing.assert_allclose(np.sort(sums[1]), np.sort(by_hand(model, None)), rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        np.sort(sums[1]), np.sort(by_hand(model, None)), rtol=2e-3, atol=1e-3
+    )
 
 
 def test_the_table_has_the_mean_and_an_interval_around_it() -> None:

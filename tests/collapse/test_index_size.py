@@ -22,14 +22,19 @@ from probes.exits.resample import Resamples
 from probes.exits.retrieval import RetrievalTask
 
 
-def planted(seed: int = 0, queries: int = 5, pool: int = 9, d: int = 6) -> tuple[np.ndarray, Search]:
+def planted(
+    seed: int = 0, queries: int = 5, pool: int = 9, d: int = 6
+) -> tuple[np.ndarray, Search]:
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(queries + pool, d)).astype(np.float32)
     relevance = np.zeros((queries, pool))
     for row in range(queries):
         relevance[row, rng.choice(pool, size=1 + row % 2, replace=False)] = 1
     search = Search(
-        np.arange(queries), queries + np.arange(pool), sparse.csr_array(relevance), np.arange(queries)
+        np.arange(queries),
+        queries + np.arange(pool),
+        sparse.csr_array(relevance),
+        np.arange(queries),
     )
     return states, search
 
@@ -107,9 +112,7 @@ def test_what_cannot_be_drawn_is_refused(subset: int, k: int) -> None:
 
 def test_the_pool_holds_each_text_once_and_every_relevant_one() -> None:
     relevance = sparse.csr_array(np.array([[0, 1.0, 0, 0], [0, 0, 0, 2.0]]))
-    task = RetrievalTask(
-        "t", np.array([0, 1]), np.array([2, 3, 2, 4]), relevance, np.array([0, 1])
-    )
+    task = RetrievalTask("t", np.array([0, 1]), np.array([2, 3, 2, 4]), relevance, np.array([0, 1]))
     texts = ("q0", "q1", "a", "b", "c")
     search, every = build_search(task, texts, ["x", "y"], most=4)
     assert [every[row] for row in search.pool] == ["a", "b", "c", "x"]

@@ -16,7 +16,9 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def states(strength: Callable[[int], float], seed: int = 0, n: int = 80, d: int = 24) -> list[Length]:
+def states(
+    strength: Callable[[int], float], seed: int = 0, n: int = 80, d: int = 24
+) -> list[Length]:
     """The same documents at every length; the share of a common direction is `strength(step)`, so the mean cosine of
     unit-norm rows is about strength²/(1 + strength²)."""
     rng = np.random.default_rng(seed)
@@ -25,7 +27,11 @@ def states(strength: Callable[[int], float], seed: int = 0, n: int = 80, d: int 
     made = []
     for step, tokens in enumerate(CUTS):
         noise = 0.1 * rng.normal(size=(n, d)) / np.sqrt(d)
-        made.append(Length(tokens, tokens, tokens, {0: own + noise, 3: own + noise + strength(step) * common}))
+        made.append(
+            Length(
+                tokens, tokens, tokens, {0: own + noise, 3: own + noise + strength(step) * common}
+            )
+        )
     return made
 
 
@@ -53,7 +59,9 @@ def test_pairing_makes_the_interval_narrower() -> None:
 def test_without_collapse_intervals_cover_zero_as_often_as_they_say() -> None:
     covered = 0
     for seed in range(100):
-        slope = study_lengths(states(lambda step: 0.6, seed, n=40), paired=True, draws=200).slopes[1]
+        slope = study_lengths(states(lambda step: 0.6, seed, n=40), paired=True, draws=200).slopes[
+            1
+        ]
         covered += slope["low"] <= 0 <= slope["high"]
     assert 88 <= covered <= 100
 
