@@ -67,7 +67,7 @@ def _found(run: Shown) -> None:
         st.text("\n".join(told.sentences))
     if told.table is not None:
         order = [row[0] for row in told.table.rows]
-        pickable(run, told.table, order, focus.picked(), focus.pick, "layer")
+        pickable(run, told.table, order, focus.picked(), focus.pick, "layer", 318)
 
 
 def _elsewhere(run: Shown) -> None:

@@ -7,7 +7,7 @@ import streamlit as st
 from panels import focus
 from panels.state import Shown
 from panels.words import section
-from probes.report.collapse_study import COLLAPSE, reasons
+from probes.report.collapse_study import COLLAPSE, QUALITY, reasons
 from probes.report.figures import (
     chunking,
     collapse_slope,
@@ -64,6 +64,8 @@ def collapse_figures(runs: list[Shown]) -> None:
         st.text("\n".join(dict.fromkeys(told)))
     elif not found:
         st.text("Nothing of this was measured (yet).")
+    if asked == "Spectra" and not any("spectra" in run.data.table_names for run in runs):
+        st.caption(f"Spectra of single layers are measured by the analysis {QUALITY}.")
 
 
 def _reasons(run: Shown, asked: str) -> list[str]:

@@ -64,7 +64,7 @@ def show(
                 "selection_mode": "points",
             }
         # Many panels get room to scroll sideways in, where the page is narrower than they can be read at.
-        with st.container(key=f"{_WIDE}{key}" if _is_wide(spec) else None):
+        with st.container(key=f"{_WIDE}{key}" if is_wide(spec) else None):
             st.plotly_chart(
                 _Ready(spec), key=key, theme=None, config=_config(card), alt=card.alt, **more
             )
@@ -79,15 +79,27 @@ def room_to_scroll() -> None:
     )
 
 
-def _is_wide(spec: dict[str, Any]) -> bool:
-    """Whether at least three panels, or as many names as in a matrix, stand side by side."""
+def is_wide(spec: dict[str, Any]) -> bool:
+    """Whether at least three panels, or as many names as in a matrix, stand side by side, two with scales of their own, or long
+    names on the left."""
     starts = {
         axis["domain"][0]
         for name, axis in spec["layout"].items()
         if name.startswith("xaxis") and "domain" in axis
     }
     named = len(spec["layout"].get("xaxis", {}).get("ticktext", ()))
-    return len(starts) > 2 or named > 4
+    beside = spec["layout"].get("margin", {}).get("l", 0)  # names that leave a phone no room
+    scales = sum(
+        1
+        for name, axis in spec["layout"].items()
+        if name.startswith("yaxis") and axis.get("showticklabels")
+    )
+    own = len(starts) == 2 and scales > 1 and scales == _panels(spec)
+    return len(starts) > 2 or own or named > (4 if len(starts) < 2 else 8) or beside > 150
+
+
+def _panels(spec: dict[str, Any]) -> int:
+    return sum(1 for name in spec["layout"] if name.startswith("xaxis"))
 
 
 def _selectable(spec: dict[str, Any]) -> dict[str, Any]:

@@ -25,9 +25,9 @@ OVER_LAYERS = {
     "collapse-chunking",
     "collapse-mask",
     "layer-metrics",
-    "layer-cka",
     "quality-depth",
 }
+_MATRIX = "layer-cka"  # layers on both sides; it marks the picked one itself
 
 
 def pick(layer: str | None) -> None:
@@ -99,11 +99,13 @@ def _one(run: Shown, card: FigureCard | None, focus: Focus, named: str, what: st
     if card is None:
         figures.show(None, key, "Not measured in this run (yet).", named)
         return
-    plain = card
     if card.id in OVER_LAYERS:
-        card = with_layer(clickable(card), focus.layer)
-    clicks = card.id in OVER_LAYERS or any("meta" in trace for trace in plain.spec["data"])
-    figures.show(card, key, "", named, _clicked(card) if clicks else None)
+        card = with_layer(card, focus.layer)
+    if card.id == _MATRIX:
+        card = clickable(card) or card
+    linked = card.id in (*OVER_LAYERS, _MATRIX) or any("meta" in t for t in card.spec["data"])
+    room = figures.PAGE if figures.is_wide(card.spec) else figures.COLUMN
+    figures.show(card, key, "", named, _clicked(card) if linked else None, room)
 
 
 def _clicked(card: FigureCard) -> Callable[[Sequence[Any]], None]:
@@ -115,7 +117,7 @@ def _clicked(card: FigureCard) -> Callable[[Sequence[Any]], None]:
             return pick(None)
         at, x = points[0].get("curve_number"), points[0].get("x")
         meta = traces[at].get("meta", {}) if isinstance(at, int) and at < len(traces) else {}
-        layer = meta.get("layer", x if card.id in OVER_LAYERS else None)
+        layer = meta.get("layer", x if card.id in (*OVER_LAYERS, _MATRIX) else None)
         return pick(str(round(layer))) if isinstance(layer, int | float) else None
 
     return clicked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from panels import focus
@@ -23,16 +25,23 @@ from probes.report.figures import (
     quality_over_layers,
 )
 from probes.report.figures.focus import Focus, Focused
-from probes.report.text import sentence
+from probes.report.text import clean, sentence
 from probes.report.verdict import verdict
 
 
 def _by_labels(data: RunData, seen: Focus) -> FigureCard | None:
-    return quality_over_layers(with_dataset(data, seen.dataset), Marks())
+    return _named(quality_over_layers(with_dataset(data, seen.dataset), Marks()), seen)
 
 
 def _metrics(data: RunData, seen: Focus) -> FigureCard | None:
-    return layer_metrics(with_dataset(data, seen.dataset), Marks())
+    return _named(layer_metrics(with_dataset(data, seen.dataset), Marks()), seen)
+
+
+def _named(card: FigureCard | None, seen: Focus) -> FigureCard | None:
+    """The card with the dataset in its title, where there is a choice."""
+    if card is None or seen.dataset is None:
+        return card
+    return replace(card, title=f"{card.title}, {clean(seen.dataset, 30)}")
 
 
 SECTIONS: dict[str, tuple[Focused, ...]] = {

@@ -28,6 +28,7 @@ def pickable(
     at: str | None,
     pick: Callable[[str | None], None],
     what: str,
+    height: int = 560,
 ) -> None:
     """A table whose rows are named by `order`: a click on one picks it, and the picked one, `at`, is selected."""
     key = f"summary-{run.slug}"
@@ -38,7 +39,7 @@ def pickable(
     st.dataframe(
         frame,
         hide_index=True,
-        height=min(560, 38 + 35 * len(table.rows)),
+        height=min(height, 38 + 35 * len(table.rows)),
         on_select=lambda: _row_clicked(key, order, pick),
         selection_mode="single-row",
         key=key,

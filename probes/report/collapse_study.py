@@ -109,16 +109,20 @@ def of_dataset(frame: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
 
 
 def datasets(data: RunData) -> list[str]:
-    """Datasets of all tables and numbers of the run, in the order in which they are met."""
+    """Datasets between which a reader may choose: those of tables and measures that hold several."""
     return data.once("datasets", lambda: _datasets(data))
 
 
 def _datasets(data: RunData) -> list[str]:
-    found: list[str] = _texts(data.measurements, "dataset")
-    for name in TABLES:
-        frame = held(data, name)
-        found += [] if frame is None else names(frame, "dataset")
-    return [name for name in dict.fromkeys(found) if name]
+    groups: dict[str, dict[str, None]] = {}
+    frame = data.measurements
+    for measure, name in zip(names(frame, "measure"), _texts(frame, "dataset"), strict=True):
+        groups.setdefault(measure, {})[name] = None
+    for table in TABLES:
+        rows = held(data, table)
+        groups[f"table {table}"] = dict.fromkeys([] if rows is None else names(rows, "dataset"))
+    several = [[name for name in group if name] for group in groups.values()]
+    return list(dict.fromkeys(name for group in several if len(group) > 1 for name in group))
 
 
 def of_first(data: RunData) -> str:

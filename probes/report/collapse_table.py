@@ -83,21 +83,21 @@ def layer_table(data: RunData) -> Table | None:
             NOTHING if slope is None else gain(slope["value"], slope["low"], slope["high"]),
             count(starts.get(layer)),
             NOTHING if tau is None else number(tau["tau"], 2),
-            NOTHING if tau is None else _difference(tau),
+            NOTHING if tau is None or tau["tau"] == 1 else _difference(tau),
             remedy_words(remedy[0]["remedy"]) if remedy else NOTHING,
             _difference(remedy[0]) if remedy else NOTHING,
         ))  # fmt: skip
     ends = lengths(data) or (None, None)
     columns = (
-        "layer", f"cosine at {count(ends[0])} tokens", f"at {count(ends[1])}", "per doubling", "from tokens", "τ",
+        "layer", f"cosine at {count(ends[0])}", f"at {count(ends[1])}", "per doubling", "from tokens", "τ",
         "gain by τ", "best remedy", "gain by it",
     )  # fmt: skip
     note = (
-        f"Of layers 0 to {last_layer(data)}. Cosine: mean over pairs of texts of one length. Per doubling: its change, "
-        "with a 95 % interval. From tokens: the shortest length with a mean cosine above that of the shortest. τ: "
-        "attention temperature that the calibrate part chose; gains are on the test part, against no remedy at the "
-        "same layer; the best remedy is the best of several on that part and looks better than it is. A dash: not "
-        "measured, or not shown."
+        f"Of layers 0 to {last_layer(data)}. Cosine: mean over pairs of texts of as many tokens. Per doubling: its "
+        "change, with a 95 % interval. From tokens: the shortest length with a mean cosine above that of the "
+        "shortest. τ: attention temperature that the calibrate part chose; gains are on the test part, against no "
+        "remedy at the same layer; the best remedy is the best of several on that part and looks better than it is. "
+        "A dash: not measured, or not shown."
     )
     return Table("", columns, tuple(rows), frozenset({0, 1, 2, 3, 4, 5, 6, 8}), note)
 

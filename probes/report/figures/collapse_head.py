@@ -120,7 +120,7 @@ def _mask_card(data: RunData, frame: pd.DataFrame) -> FigureCard:
         told = f" The ratio is lowest at layer {layer:.0f}: {number(value)} {interval(low, high)}."
     return FigureCard(
         "collapse-mask",
-        "Room for real tokens with [MASK] in the input, by layer",
+        "Room for real tokens beside [MASK]",
         arranged(panels, Sheet(layer_axis(last), {}, columns=2, height=220, own_y=True)),
         MASK_HOW,
         f"Effective rank over layers 0 to {last}, with and without [MASK].{told}",

@@ -66,7 +66,7 @@ def _card(frame: pd.DataFrame, rows: pd.DataFrame, layer: int, title: str) -> Fi
     x = log_axis(column(own, "distractors"), "documents that compete")
     return FigureCard(
         "collapse-index",
-        f"Recall against the size of the index, layer {layer}{title}",
+        f"Recall against index size, layer {layer}{title}",
         arranged(panels, Sheet(x, {"range": heights, "tickformat": ".2~f"}, columns=2, height=240)),
         HOW_TO_READ,
         f"Layer {layer}. {'; '.join(words for words in told if words)}.",

@@ -21,7 +21,7 @@ from probes.report.figures.focus import (
     standing_out,
 )
 from probes.report.figures.marks import across
-from probes.report.figures.panels import Panel, Sheet, arranged, entry, layer_axis, padded
+from probes.report.figures.panels import Panel, Sheet, arranged, layer_axis, padded
 from probes.report.frames import column, names, only
 from probes.report.text import interval, label, number
 from probes.report.theme import NEUTRAL, PALETTE, SELECTED, depth_colour
@@ -67,7 +67,8 @@ def _length_card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard
     ]
     ends = [v for made in bands.values() for trace in made for v in trace["y"]]
     heights = padded([*column(means, "value"), *ends], -1.0, 1.0)
-    sheet = Sheet(log_axis(column(means, "tokens"), "tokens"), {"range": heights}, columns=3)
+    x = log_axis(column(means, "tokens"), "tokens")
+    sheet = Sheet(x, {"range": heights}, columns=3, height=240)
     return FigureCard(
         "collapse-length",
         f"Mean cosine between texts, against their length{where}",
@@ -153,7 +154,7 @@ def _rank_card(data: RunData, frame: pd.DataFrame, measures: list[str], focus: F
     ]
     return FigureCard(
         "collapse-rank",
-        f"Spread of the states, against the length of texts{where}",
+        f"Spread of states, against length{where}",
         arranged(panels, sheet),
         RANK_HOW,
         f"{len(panels)} panels over the number of tokens, a line per layer: {listed(told)}.",
@@ -162,14 +163,14 @@ def _rank_card(data: RunData, frame: pd.DataFrame, measures: list[str], focus: F
 
 
 SLOPE_HOW = (
-    "What a doubling of length adds to the mean cosine, layer by layer, with a 95 % interval. Above zero the layer "
-    "collapses with length; an interval that holds zero shows nothing. Where random words rise as much, length "
-    "alone is the cause; where they do not, the content of longer texts is."
+    "What a doubling of the number of tokens adds to the mean cosine, layer by layer, with a 95 % interval. Above "
+    "zero the layer collapses with length; an interval that holds zero shows nothing. Where random words rise as "
+    "much, length alone is the cause; where they do not, the content of longer texts is."
 )
 _LOOKS = {
-    "cut": Look(MODES["cut"], PALETTE[0]),
-    "natural": Look(MODES["natural"], PALETTE[1], "dash", "square"),
-    CONTROL: Look(MODES[CONTROL], NEUTRAL, "dot", "diamond"),
+    "cut": Look("cut texts", PALETTE[0]),
+    "natural": Look("as they are", PALETTE[1], "dash", "square"),
+    CONTROL: Look("random words", NEUTRAL, "dot", "diamond"),
 }
 
 
@@ -191,7 +192,8 @@ def _slope_card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard:
     for at, variant in enumerate(variants):
         own = only(rows, variant=variant).drop_duplicates("layer")
         look = _LOOKS.get(variant, Look(label(variant or "slope", 30), PALETTE[(at + 2) % 6]))
-        traces = [*line(own, Along("layer", "layer"), look), *traces]
+        made = line(own, Along("layer", "layer"), look)
+        traces = [*({**trace, "legendrank": at + 1} for trace in made), *traces]
         top = int(np.argmax(column(own, "value")))
         value, low, high = (column(own, name)[top] for name in ("value", "low", "high"))
         told.append(
@@ -200,8 +202,8 @@ def _slope_card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard:
     panel = Panel("", traces, [across(0, ZERO)])
     return FigureCard(
         "collapse-slope",
-        "Change of the mean cosine per doubling of length, by layer",
-        arranged([panel], Sheet(layer_axis(last), {}), legend=[entry("none", line=ZERO)]),
+        "Change of mean cosine per doubling",
+        arranged([panel], Sheet(layer_axis(last), {})),
         SLOPE_HOW,
         f"Lines over layers 0 to {last}: {'; '.join(told)}.",
         frame,

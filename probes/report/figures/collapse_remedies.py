@@ -29,8 +29,8 @@ _WORDS = {
     "centred": "centred",
     "whitened": "whitened",
     "top1": "top direction removed",
-    "top3": "top 3 directions removed",
-    "top10": "top 10 directions removed",
+    "top3": "top 3 removed",
+    "top10": "top 10 removed",
     "ditto": "attention-weighted pooling",
 }
 _LAYER = Along("layer", "layer")
@@ -38,8 +38,8 @@ _ENDS = ("difference_low", "difference_high")
 HOW_TO_READ = (
     "Each panel is one remedy: quality with it minus quality without any at the same layer, on the test part, "
     "paired by example. Above the dotted line it helps; where the 95 % band holds that line nothing is shown. "
-    "Remedies were fitted on the fit part, without labels. In the corner the layer where it gains most; that one is "
-    "picked among many and so looks better than it is."
+    "“Removed” are the strongest directions of the states. Remedies were fitted on the fit part, without labels. In "
+    "the corner the difference at the last layer: blue lines help there, orange ones harm, grey may be chance."
 )
 
 
@@ -47,7 +47,7 @@ def remedy_words(name: str) -> str:
     """A remedy as a reader should meet it.
 
     >>> remedy_words("top3"), remedy_words("tau=0.8")
-    ('top 3 directions removed', 'τ = 0.8')
+    ('top 3 removed', 'τ = 0.8')
     """
     if name.startswith("tau="):
         return f"τ = {clean(name[4:], 40)}"
@@ -100,14 +100,23 @@ def _layers_card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: 
 
 def _remedy_panel(name: str, own: pd.DataFrame) -> Panel:
     gain, low, high = (column(own, c) for c in ("difference", *_ENDS))
-    at = int(np.argmax(gain))
-    sure = excludes_zero(low[at], high[at]) and gain[at] > 0
-    colour = PALETTE[0] if sure else NEUTRAL
+    colour = _tone(gain[-1], low[-1], high[-1])
     look = Look(label(remedy_words(name), 30), colour, size=4)
     lines = line(own, _LAYER, look, value="difference", ends=_ENDS)
-    corner = f"<b style='color:{colour}'>{_signed(gain[at])}</b>"
+    shown = _signed(gain[-1])
+    # Ink, not the line's blue: small blue text cannot be read on a dark ground.
+    corner = (
+        f"<span style='color:{NEUTRAL}'>{shown}</span>" if colour == NEUTRAL else f"<b>{shown}</b>"
+    )
     quiet = [{**trace, "showlegend": False} for trace in lines]
     return Panel(look.name, quiet, [across(0.0, ZERO)], corner=corner)
+
+
+def _tone(value: float, low: float, high: float) -> str:
+    """Blue for what is shown to help, orange for what is shown to harm, grey for what may be chance."""
+    if not excludes_zero(low, high):
+        return NEUTRAL
+    return PALETTE[0] if value > 0 else ACCENT
 
 
 def _signed(value: float) -> str:
@@ -115,10 +124,9 @@ def _signed(value: float) -> str:
 
 
 LAYER_HOW = (
-    "All remedies at one layer: what they change in quality (left, with 95 % intervals; blue where the interval "
-    "excludes zero), and how much collapse they leave (right: mean cosine with the remedy; the dotted upright is "
-    "without any). A remedy that takes the collapse away and changes no quality shows that the collapse did not "
-    "hurt."
+    "All remedies at one layer: what they change in quality (left, with 95 % intervals; blue where it excludes "
+    "zero), and how much collapse they leave (right: mean cosine with the remedy; the dotted upright is without "
+    "any). A remedy that takes the collapse away and changes no quality shows that the collapse did not hurt."
 )
 
 
@@ -146,9 +154,7 @@ def _at_layer_card(
     order = names(treated, "remedy")
     places = list(range(len(order)))
     value, low, high, left = (column(treated, c) for c in ("difference", *_ENDS, "anisotropy"))
-    colours = [
-        PALETTE[0] if excludes_zero(*ends) else NEUTRAL for ends in zip(low, high, strict=True)
-    ]
+    colours = [_tone(*ends) for ends in zip(value, low, high, strict=True)]
     words = [label(remedy_words(name), 30) for name in order]
     hover = [
         f"<b>{word}</b><br>difference {number(v)} {interval(a, b)}<br>mean cosine {number(c)}"
@@ -175,7 +181,11 @@ def _at_layer_card(
     if np.isfinite(left).any():
         before = column(only(rows, remedy="none"), "anisotropy")
         marks = [upright(float(before[0]), ZERO)] if len(before) and np.isfinite(before[0]) else []
-        squares = {**common, "x": left, "marker": {"size": 9, "symbol": "square", "color": ACCENT}}
+        squares = {
+            **common,
+            "x": left,
+            "marker": {"size": 9, "symbol": "square", "color": PALETTE[2]},
+        }
         ends = padded([0.0, *left, *before], -1.0, 1.0)
         panels.append(
             Panel("mean cosine that is left", [squares], marks, axes={"x": {"range": ends}})
@@ -188,7 +198,7 @@ def _at_layer_card(
     ]
     return FigureCard(
         "collapse-remedies-layer",
-        f"Remedies at layer {layer}: gain and collapse that is left{title}",
+        f"What remedies do at layer {layer}{title}",
         arranged(panels, sheet),
         LAYER_HOW,
         f"Dots at layer {layer}, best first: {'; '.join(told)}.",
@@ -243,7 +253,7 @@ def _chunk_card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: s
     methods = listed(ordered(names(rows, "method"), list(_METHODS)))
     return FigureCard(
         "collapse-chunking",
-        f"Late chunking against chunking first, by layer{title}",
+        f"Late chunking against chunking first{title}",
         arranged(panels, sheet),
         CHUNK_HOW,
         f"{quality} over layers 0 to {last} for {methods}, n = {count(column(rows, 'n')[0])}.{told}",

@@ -181,8 +181,8 @@ def _gain_card(data: RunData, frame: pd.DataFrame, best: pd.DataFrame, where_: s
     ]
     return FigureCard(
         "collapse-temperature-gain",
-        f"Chosen temperature and its gain on the test part, by layer{where_}",
-        arranged(panels, Sheet(layer_axis(last), {}, columns=2, own_y=True)),
+        f"Chosen τ and its gain on the test part{where_}",
+        arranged(panels, Sheet(layer_axis(last), {}, columns=2, height=190, own_y=True)),
         GAIN_HOW,
         f"Two panels over layers 0 to {last}. {'; '.join(told)}.",
         best,

@@ -13,7 +13,7 @@ from probes.report.collapse_study import of_dataset
 from probes.report.data import RunData
 from probes.report.figures.card import FigureCard, Spec
 from probes.report.frames import column, names
-from probes.report.text import count, interval, label, number
+from probes.report.text import clean, count, interval, number
 from probes.report.theme import NEUTRAL, SELECTED, depth_colour, faded
 
 ZERO = {"color": NEUTRAL, "width": 1, "dash": "dot"}
@@ -34,7 +34,7 @@ def selected_rows(frame: pd.DataFrame, focus: Focus) -> tuple[pd.DataFrame, str]
     """The rows of the dataset in focus, and what a title must add to say which it is."""
     rows = of_dataset(frame, focus.dataset)
     several = len(set(names(frame, "dataset"))) > 1
-    return rows, f", {label(names(rows, 'dataset')[0], 30)}" if several else ""
+    return rows, f", {clean(names(rows, 'dataset')[0], 30)}" if several else ""
 
 
 def standing_out(focus: Focus, layers: Sequence[int]) -> list[int]:
@@ -84,8 +84,11 @@ def layer_lines(
         for trace in made:
             trace["meta"] = {"layer": layer}
             if layer not in strong:
+                # Without markers a line takes no clicks; these are there, but not seen.
+                unseen = {"marker": {"opacity": 0}}
                 trace |= {"showlegend": False, "opacity": 0.75}
-                trace["marker"] = {**trace["marker"], "size": 3}
+                trace |= {"selected": unseen, "unselected": unseen}
+                trace["marker"] = {**trace["marker"], "opacity": 0}
         traces += made
     return traces
 
@@ -180,7 +183,7 @@ def whiskers(
 
 
 def log_axis(values: Sequence[float] | NDArray[np.float64], name: str = "") -> Spec:
-    """A logarithmic axis with a tick at each value while there is room, else at powers of ten."""
+    """A logarithmic axis with a tick at each value while there is room, else at round numbers."""
     held = sorted({float(v) for v in values if v > 0})
     axis: Spec = {"type": "log", "showgrid": True}
     if name:
@@ -192,8 +195,10 @@ def log_axis(values: Sequence[float] | NDArray[np.float64], name: str = "") -> S
     axis["range"] = [low - air, high + air]
     if len(held) <= 9:
         return axis | {"tickvals": held, "ticktext": [_short(v) for v in held]}
-    tens = [10.0**p for p in range(int(np.ceil(low)), int(np.floor(high)) + 1)]
-    return axis | {"tickvals": tens, "ticktext": [_short(v) for v in tens]}
+    steps = (1, 2, 5) if high - low < 2 else (1,)
+    powers = range(int(np.floor(low)), int(np.floor(high)) + 1)
+    ticks = [s * 10.0**p for p in powers for s in steps if low <= np.log10(s * 10.0**p) <= high]
+    return axis | {"tickvals": ticks, "ticktext": [_short(v) for v in ticks]}
 
 
 def _short(value: float) -> str:

@@ -12,7 +12,7 @@ from probes.report.figures.marks import upright
 from probes.report.figures.panels import Panel, Sheet, arranged
 from probes.report.frames import column, names, only
 from probes.report.text import clean, count, interval, label, number
-from probes.report.theme import NEUTRAL, PALETTE
+from probes.report.theme import NEUTRAL, PALETTE, faded
 
 HOW_TO_READ = (
     "For every label-free measure how its order of the layers goes with their order by labels (Spearman’s rank "
@@ -65,7 +65,7 @@ def _card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard:
     ]
     return FigureCard(
         "label-agreement",
-        "Which diagnostics go with quality (rank correlation over layers)",
+        "Which diagnostics go with quality",
         arranged(panels, sheet),
         HOW_TO_READ,
         f"Bars for {len(order)} measures, {len(sure)} with an interval that excludes zero. Strongest first: "
@@ -95,8 +95,10 @@ def _panel(
         "x": value,
         "y": [order.index(name) for name in names(rows, "variant")],
         "width": 0.62,
-        "marker": {"color": [PALETTE[0] if excludes_zero(*span) else NEUTRAL for span in spans]},
-        "error_x": {**whiskers(value, low, high), "color": "#9aa5b1"},
+        "marker": {
+            "color": [faded(PALETTE[0] if excludes_zero(*s) else NEUTRAL, 0.6) for s in spans]
+        },
+        "error_x": {**whiskers(value, low, high), "color": NEUTRAL, "thickness": 1.8},
         "customdata": [
             f"<b>{label(_short(data, name), 40)}</b><br>{number(v, 2)} {interval(*span, 2)}<br>n = {count(size)} layers"
             for name, v, span, size in zip(names(rows, "variant"), value, spans, n, strict=True)

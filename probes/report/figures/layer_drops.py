@@ -63,12 +63,12 @@ def drop_words(first: float, count: float) -> str:
 
 def _card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: str) -> FigureCard:
     best, ends = least_influence(rows), last_blocks(data, rows)
-    others = _dots(rows, "other runs of blocks", NEUTRAL, "circle")
+    others = _dots(rows, "other blocks", NEUTRAL, "circle")
     others |= {"mode": "markers", "opacity": 0.55}
     others["marker"] = {**others["marker"], "size": 5}
     traces = [
         others,
-        _dots(ends, "the last blocks (an early exit)", ACCENT, "square", "dash"),
+        _dots(ends, "last blocks (early exit)", ACCENT, "square", "dash"),
         _dots(best, "least influence", PALETTE[0], "circle"),
     ]
     for trace, held_rows in ((traces[1], ends), (traces[2], best)):
@@ -89,7 +89,7 @@ def _card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: str) ->
     ]
     return FigureCard(
         "layer-drops",
-        f"Quality kept without some blocks, against time ({measure_title(data, rows)}){title}",
+        f"{measure_title(data, rows)} kept without some blocks{title}",
         arranged([panel], Sheet(x, y)),
         HOW_TO_READ,
         f"Points of quality against time. Least influence: {'; '.join(told)}.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -9,6 +11,7 @@ from probes.report.collapse_study import held, numbers_of, of_dataset
 from probes.report.data import RunData
 from probes.report.figures.card import FigureCard, Spec, figure
 from probes.report.figures.focus import Focus, selected_rows, whiskers
+from probes.report.figures.marks import marked
 from probes.report.frames import column, only, where
 from probes.report.text import count, interval, number
 from probes.report.theme import ACCENT, MAGNITUDE, NEUTRAL, PALETTE, layer_ticks
@@ -27,7 +30,22 @@ def layer_similarity(data: RunData, focus: Focus | None = None) -> FigureCard | 
         return None
     focus = focus or Focus()
     rows, title = selected_rows(frame, focus)
-    return data.once(("layer-cka", focus.dataset), lambda: _cka_card(frame, rows, title))
+    card = data.once(("layer-cka", focus.dataset), lambda: _cka_card(frame, rows, title))
+    if focus.layer is None:
+        return card
+    return replace(card, drawn=marked(card.spec, shapes=_frames(focus.layer, card)))
+
+
+def _frames(layer: int, card: FigureCard) -> list[Spec]:
+    """Frames around the row and the column of a layer: white on a black edge, to be seen on every colour."""
+    low, high = card.spec["layout"]["xaxis"]["range"]
+    column_ = {"x0": layer - 0.5, "x1": layer + 0.5, "y0": low, "y1": high}
+    row = {"y0": layer - 0.5, "y1": layer + 0.5, "x0": low, "x1": high}
+    return [
+        {"type": "rect", "xref": "x", "yref": "y", **box, "line": line}
+        for box in (column_, row)
+        for line in ({"color": "#000000", "width": 3.5}, {"color": "#ffffff", "width": 1.5})
+    ]
 
 
 def _cka_card(frame: pd.DataFrame, rows: pd.DataFrame, title: str) -> FigureCard:
@@ -74,7 +92,7 @@ def _cka_card(frame: pd.DataFrame, rows: pd.DataFrame, title: str) -> FigureCard
     }
     return FigureCard(
         "layer-cka",
-        f"Similarity of layers (linear CKA){title}",
+        f"Similarity of layers (CKA){title}",
         {"data": [heat], "layout": layout},
         CKA_HOW,
         _cka_words(z, last),
@@ -145,7 +163,7 @@ def _influence_card(frame: pd.DataFrame, dataset: str | None) -> FigureCard:
     }
     return FigureCard(
         "block-influence",
-        "How much each block changes its states (block influence)",
+        "Influence of each block",
         {"data": [bars], "layout": layout},
         INFLUENCE_HOW,
         f"Bars for blocks 0 to {last}; least at block {block[lowest]:.0f} with {number(value[lowest])}, most at block "
@@ -227,7 +245,7 @@ def _gain_card(frame: pd.DataFrame, dataset: str | None) -> FigureCard:
     }
     return FigureCard(
         "frequency-gain",
-        "What attention lets through of differences between tokens (high-frequency gain)",
+        "High-frequency gain of attention",
         {"data": [heat], "layout": layout},
         GAIN_HOW,
         _gain_words(mean if len(mean) else single, last, len(heads)),

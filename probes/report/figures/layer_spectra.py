@@ -59,7 +59,7 @@ def _card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard:
         told.append(f"layer {layer} begins at {significant(first)}{part}")
     return FigureCard(
         "layer-spectra",
-        f"Singular values of the states, by layer{title}",
+        f"Singular values by layer{title}",
         arranged([Panel("", lines)], sheet),
         HOW_TO_READ,
         f"A line per layer, 0 to {last}, falling: {listed(told)}.",

@@ -18,7 +18,7 @@ from probes.report.figures.marks import chance_line, depth_lines, marked, styled
 from probes.report.figures.panels import Panel, Sheet, arranged, layer_axis
 from probes.report.frames import column, names, only
 from probes.report.text import clean, label, significant
-from probes.report.theme import role_style, series_style
+from probes.report.theme import NEUTRAL, series_style
 
 _WARNING = "These are diagnostics and choose nothing: over tasks and model sizes they are poor predictors of quality."
 _OWN_FIGURES = ("collapse_slope", "collapse_onset_tokens")
@@ -112,10 +112,10 @@ def _base(data: RunData, tables: dict[str, pd.DataFrame]) -> tuple[Spec, pd.Data
 def _panel(
     data: RunData, name: str, table: pd.DataFrame, series: list[str], *, grouped: bool
 ) -> Panel:
-    """One measure in all its variants, the trained one on top; a control keeps the looks it has elsewhere."""
+    """One measure in all its variants, the trained one on top."""
     traces: list[Spec] = []
     for variant in reversed(series):
-        style = role_style(variant) if variant == "untrained" else series_style(variant, series)
+        style = _UNTRAINED if variant == "untrained" else series_style(variant, series)
         size = 6 if len(table) <= 28 else 3
         rows = only(table, variant=variant)
         traces += styled_traces(
@@ -128,6 +128,8 @@ def _panel(
     )
 
 
+# Grey in all panels: the colour that it has in studies of concepts is that of the picked layer's upright.
+_UNTRAINED = {"color": NEUTRAL, "dash": "dot", "symbol": "diamond"}
 _WORDS = {"raw": "trained", "untrained": "untrained weights"}
 
 
