@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from probes.capture.backends import BACKENDS, Backend
 from probes.capture.capture import capture
+from probes.capture.ditto import ditto_pool
 from probes.capture.hooks import TorchRunner, edit_site
 from probes.capture.pooling import POOLINGS, Pooler
 from probes.capture.sites import SITES, Place, Site, parse_place, parse_sites
+from probes.capture.skip import skip_blocks
 from probes.capture.spans import sentence_spans, word_spans
 
 __all__ = [
@@ -27,10 +29,12 @@ __all__ = [
     "Site",
     "TorchRunner",
     "capture",
+    "ditto_pool",
     "edit_site",
     "parse_place",
     "parse_sites",
     "sentence_spans",
+    "skip_blocks",
     "word_spans",
 ]
 
