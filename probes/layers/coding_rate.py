@@ -57,7 +57,9 @@ def coding_rate(X: Any, epsilon_squared: float = EPSILON_SQUARED, normalise: boo
         raise InputError(f"epsilon squared {epsilon_squared}: a number above 0 is needed")
     states = States.of(X)
     if normalise:
-        values = states.unit_spectrum("coding rate").eigenvalues
+        sigma = states.unit_spectrum("coding rate").sigma
     else:
-        values = states.uncentred("coding rate").eigenvalues * states.scale**2
-    return float(np.log1p(states.d / (states.n * epsilon_squared) * values).sum() / 2)
+        sigma = states.uncentred("coding rate").sigma * states.scale
+    with np.errstate(divide="ignore"):  # log 0: that direction costs nothing
+        logs = 2 * np.log(sigma) + np.log(states.d / (states.n * epsilon_squared))
+    return float(np.logaddexp(0.0, logs).sum() / 2)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from probes.errors import DoesNotApply, InputError
 from probes.layers.effective_rank import entropy, entropy_slope
@@ -64,9 +65,9 @@ def dataset_entropy(X: Any, alpha: float = 1.0) -> float:
         raise InputError(f"alpha {alpha}: a number above 0 is needed, such as 1 or 2")
     spectrum, most = _spectrum(X)
     weights = spectrum.eigenvalues
-    if alpha == 1:
+    if abs(alpha - 1) < 1e-6:  # the limit; the quotient below would be rounding
         found = entropy(weights)
     else:
-        p = weights[weights > 0] / weights.sum()
-        found = float(np.log(np.sum(p**alpha)) / (1 - alpha))
+        log_p = np.log(weights[weights > 0] / weights.sum())
+        found = float(logsumexp(alpha * log_p) / (1 - alpha))
     return float(np.clip(found / most, 0.0, 1.0))

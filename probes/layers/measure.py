@@ -63,12 +63,13 @@ def measure_layers(
     chosen = _chosen(LAYER_METRICS, metrics)
     for layer in sorted(check_layers(states)):
         X = check_matrix(states[layer], f"layer {layer}")
+        owner = _owners(groups, len(X))
         shared: dict[int, States] = {}  # by number of rows
         for metric in chosen:
             rows = sample_rows(len(X), metric.limit, seed)
             if len(rows) not in shared:
                 shared[len(rows)] = States(X if len(rows) == len(X) else X[rows])
-            table.add(layer, metric, (shared[len(rows)],), _owners(groups, len(X))[rows])
+            table.add(layer, metric, (shared[len(rows)],), owner[rows])
     return table.frame()
 
 
@@ -98,10 +99,11 @@ def measure_views(
     chosen = _chosen(PAIR_METRICS, metrics)
     for layer in sorted(check_layers(views)):
         A, B = same_shape(*_pair(views[layer], layer))
+        owner = _owners(groups, len(A))
         for metric in chosen:
             rows = sample_rows(len(A), metric.limit, seed)
             pair = (A, B) if len(rows) == len(A) else (A[rows], B[rows])
-            table.add(layer, metric, pair, _owners(groups, len(A))[rows])
+            table.add(layer, metric, pair, owner[rows])
     return table.frame()
 
 

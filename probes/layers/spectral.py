@@ -132,7 +132,7 @@ def isoscore(X: Any) -> float:
     0.0
     """
     states = _wide_enough(X)
-    return float((participation_ratio(states) - 1) / (states.d - 1))
+    return max(0.0, (participation_ratio(states) - 1) / (states.d - 1))
 
 
 def top_share(X: Any, k: int = 1) -> float:

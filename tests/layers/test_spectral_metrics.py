@@ -181,7 +181,16 @@ class TestDefinitions:
 
     def test_entropy_of_order_near_one(self) -> None:
         X = normal(20, 6)
-        assert dataset_entropy(X, alpha=1 + 1e-7) == pytest.approx(dataset_entropy(X), rel=1e-6)
+        assert dataset_entropy(X, alpha=1 + 1e-5) == pytest.approx(dataset_entropy(X), rel=1e-5)
+        assert dataset_entropy(X, alpha=1 + 1e-12) == dataset_entropy(X)
+        largest = States(X).unit_spectrum("test").eigenvalues[0] / 20
+        expected = -np.log(largest) / np.log(6)  # as alpha grows only the largest counts
+        assert dataset_entropy(X, alpha=1e5) == pytest.approx(expected, rel=1e-4)
+
+    def test_coding_rate_of_huge_states(self) -> None:
+        X = normal(20, 6)
+        by_scale = coding_rate(1e170 * X, normalise=False) - coding_rate(1e160 * X, normalise=False)
+        assert by_scale == pytest.approx(6 * np.log(1e10), rel=1e-9)
 
     def test_uniformity_by_all_pairs(self) -> None:
         X = normal(1100, 5)  # more than one block
