@@ -80,8 +80,8 @@ def room_to_scroll() -> None:
 
 
 def is_wide(spec: dict[str, Any]) -> bool:
-    """Whether at least three panels, or as many names as in a matrix, stand side by side, two with scales of their own, or long
-    names on the left."""
+    """Whether three panels or more, or as many names as in a matrix, stand side by side; or two panels with scales of
+    their own; or long names on the left."""
     starts = {
         axis["domain"][0]
         for name, axis in spec["layout"].items()

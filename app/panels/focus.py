@@ -64,6 +64,7 @@ def controls(runs: Sequence[Shown]) -> Focus:
             args=(None,),
             disabled=layer is None,
             icon=":material/close:",
+            key="clear-layer",
         )
     return Focus(None if layer is None else int(layer), dataset)
 

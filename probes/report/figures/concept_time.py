@@ -68,20 +68,22 @@ def _card(frame: pd.DataFrame) -> FigureCard:
 
 
 def _panel(rows: pd.DataFrame, name: str, last: int, sentences: int) -> Panel:
-    z = np.full((sentences, last + 1), np.nan)
+    # Of deep models some layers only were read: their cells reach to halfway between them.
+    layers = sorted({int(layer) for layer in column(rows, "layer") if 0 <= layer <= last})
+    z = np.full((sentences, len(layers)), np.nan)
     hover = np.full(z.shape, "", dtype=object)
     for sentence, layer, value, low, high, n, _ in zip(
         *(column(rows, c) for c in _NUMBERS), strict=True
     ):
         if sentence < 1 or layer < 0:
             continue
-        spot = int(sentence) - 1, int(layer)
+        spot = int(sentence) - 1, layers.index(int(layer))
         z[spot] = value
         place = f"<b>sentence {sentence:.0f}, layer {layer:.0f}</b>"
         hover[spot] = f"{place}<br>{number(value)} {interval(low, high)}<br>n = {number(n, 0)}"
     heat = {
         "type": "heatmap",
-        "x": np.arange(last + 1),
+        "x": layers,
         "y": np.arange(1, sentences + 1),
         "z": z,
         "coloraxis": "coloraxis",
