@@ -139,7 +139,7 @@ ANALYSIS = Analysis(
             "How tokens become one vector; default the model's own.",
             ("mean", "last", "first", "max", "weighted"),
         ),
-        Option("documents", int, 200, "Most texts of one length.", low=30, high=5000),
+        Option("documents", int, 200, "Most texts of one length.", low=30, high=2000),
         Option(
             "distractors",
             int,

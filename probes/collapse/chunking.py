@@ -51,22 +51,27 @@ class Chunked:
 
 
 def chunk_texts(
-    model: Model, texts: Sequence[str], max_length: int | None = None, chunk: int = CHUNK
+    model: Model,
+    texts: Sequence[str],
+    max_length: int | None = None,
+    prompt: str = "",
+    chunk: int = CHUNK,
 ) -> Chunked:
-    """Every text cut to what the model reads, its sentences grouped into chunks of at most `chunk` tokens.
+    """Every text cut to what the model reads after `prompt`, its sentences grouped into chunks of ≤ `chunk` tokens.
 
-    A longer sentence is a chunk of its own. All methods see the same characters.
+    A longer sentence is a chunk of its own. All methods see the same characters; the prompt is in none of them.
     """
     from probes.capture.spans import sentence_spans
     from probes.capture.tokens import TextEncoder
 
     longest = min(max_length or model.max_length, model.max_length)
-    encoder = TextEncoder(model.require_tokenizer(), longest, offsets=True)
+    encoder = TextEncoder(model.require_tokenizer(), longest, prompt, offsets=True)
     cut: list[str] = []
     spans: list[tuple[Span, ...]] = []
     for text, tokens in zip(texts, encoder(texts), strict=True):
         assert tokens.offsets is not None
-        kept = tokens.offsets.kept[tokens.offsets.kept[:, 1] > tokens.offsets.kept[:, 0]]
+        kept = np.maximum(tokens.offsets.kept - len(prompt), 0)
+        kept = kept[kept[:, 1] > kept[:, 0]]
         text = text[: int(kept[:, 1].max())] if tokens.truncated and len(kept) else text
         cut.append(text)
         spans.append(tuple(_grouped(sentence_spans(text), kept, chunk)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating[Any]]
 
+HEAD_TEXTS = 200  # that the choice of a head for ditto pooling looks at
 SLOPE_DOCUMENTS = 64  # enough for a slope that only compares
 Row = dict[str, Any]
 
@@ -53,16 +54,23 @@ def mean_or_none(X: Array) -> float | None:
         return None
 
 
-def read_cuts(study: Study, told: str, **more: Any) -> Cuts | None:
-    """A few documents at the shortest, the middle and the longest cut; None where there are no long documents."""
+def few_cuts(study: Study) -> tuple[tuple[str, ...], list[int]] | None:
+    """A few documents, and the shortest, the middle and the longest cut; None where there are no long documents."""
     try:
         documents, cuts = study.cut_documents
     except DoesNotApply:
         return None
-    few = sorted({cuts[0], cuts[len(cuts) // 2], cuts[-1]})
+    return documents[:SLOPE_DOCUMENTS], sorted({cuts[0], cuts[len(cuts) // 2], cuts[-1]})
+
+
+def read_cuts(study: Study, told: str, **more: Any) -> Cuts | None:
+    """The states of a few documents at a few cuts; None where there are no long documents."""
+    if (chosen := few_cuts(study)) is None:
+        return None
+    documents, cuts = chosen
     read: dict[int, dict[int, Array]] = {}
-    for cut in few:
-        store = study.states(documents[:SLOPE_DOCUMENTS], told, max_length=cut, **more)
+    for cut in cuts:
+        store = study.states(documents, told, max_length=cut, **more)
         read[cut] = {layer: study.embedded(store, layer) for layer in study.layers}
     return Cuts(read)
 
@@ -139,9 +147,9 @@ def remedies(study: Study) -> None:
     material = judge.material
     store = study.states(material.texts, "remedies: encode texts")
     cuts = read_cuts(study, "remedies: encode cut documents")
-    others = _other_ways(study, judge)
-    rows: list[Row] = []
     notes: list[str] = []
+    others = _other_ways(study, judge, notes)
+    rows: list[Row] = []
     for done, layer in enumerate(study.layers):
         study.progress(done, len(study.layers), "remedies: fit and judge at every layer")
         states = study.embedded(store, layer)
@@ -177,8 +185,8 @@ def remedies(study: Study) -> None:
     study.write("remedies", rows)
 
 
-def _other_ways(study: Study, judge: Judge) -> dict[str, dict[int, _Judged]]:
-    """Remedies that need the model anew: the temperature chosen at the last layer."""
+def _other_ways(study: Study, judge: Judge, notes: list[str]) -> dict[str, dict[int, _Judged]]:
+    """Remedies that need the model anew: the temperature chosen at the last layer, and Ditto pooling."""
     found: dict[str, dict[int, _Judged]] = {}
     tau = chosen_tau(study)
     if tau in study.by_tau:
@@ -189,7 +197,41 @@ def _other_ways(study: Study, judge: Judge) -> dict[str, dict[int, _Judged]]:
         with temperature(study.model, tau):
             told = f"remedies: encode at τ = {tau:g}"
             found[f"tau={tau:g}"] = dict(_judged(study, judge, told, cache=False))
+    try:
+        found["ditto"] = _ditto(study, judge)
+    except DoesNotApply as reason:
+        notes.append(f"ditto: {reason}")
     return found
+
+
+def _ditto(study: Study, judge: Judge) -> dict[int, _Judged]:
+    """Ditto pooling by the head whose self-attention follows TF-IDF best on texts that nothing is judged on."""
+    from probes.capture import ditto_pool
+    from probes.collapse.ditto import choose_head
+
+    material, limit = judge.material, study.plan.places.max_length
+    seen = [material.texts[row] for row in material.fit_rows[-HEAD_TEXTS:]]
+    block, head, agreement = choose_head(study.model, seen, limit)
+    study.tell([f"ditto: head {block}.{head} follows TF-IDF best (correlation {agreement:.2f})"])
+
+    def pool(texts: Sequence[str], longest: int | None) -> dict[int, Array]:
+        found = ditto_pool(
+            study.model, texts, block, head, study.layers, max_length=longest,
+            progress=lambda done, total: study.progress(done, total, "remedies: encode for ditto"),
+        )  # fmt: skip
+        return {layer: study.model.embed(X) for layer, X in found.items()}
+
+    cuts = None
+    if (chosen := few_cuts(study)) is not None:
+        documents, lengths = chosen
+        cuts = Cuts({cut: pool(documents, cut) for cut in lengths})
+    states = pool(material.texts[: material.own], limit)
+    return {
+        layer: _Judged(
+            judge.scores(X), mean_or_none(X), None if cuts is None else cuts.slope(layer)
+        )
+        for layer, X in states.items()
+    }
 
 
 def chosen_tau(study: Study) -> float | None:

@@ -21,6 +21,7 @@ from probes.exits.resample import Resamples
 from probes.exits.retrieval import RetrievalTask
 from probes.exits.tasks import make_task
 from probes.exits.variants import LayerStates
+from probes.types import Retrieval
 
 if TYPE_CHECKING:
     from probes.collapse.study import Study
@@ -91,15 +92,17 @@ _MODES: Mapping[str, Callable[[Study], LengthResult]] = {
 def chunks(study: Study) -> None:
     """tables/chunking: nDCG@10 with chunks of long documents encoded late, first, or not at all."""
     task, texts = _retrieval(study)
-    documents = [texts[row] for row in task.documents]
-    made = chunking.chunk_texts(study.model, documents, study.plan.places.max_length)
+    assert isinstance(study.data, Retrieval)
+    documents = study.data.documents
+    prompt = prompts_for(study.model, study.data, None).get("document", "")
+    made = chunking.chunk_texts(study.model, documents, study.plan.places.max_length, prompt)
     rows = chunking.long_queries(made.sizes, task.relevance)
     part = task.part(rows)
-    told = "chunking: encode"
-    asked = study.states([texts[row] for row in part.queries], f"{told} queries")
-    whole = study.states(made.texts, f"{told} whole documents")
-    late = study.states(made.texts, f"{told} chunks within documents", spans=made.spans)
-    first = study.states(made.pieces, f"{told} chunks alone")
+    asked = study.states([texts[row] for row in part.queries], "chunking: encode queries")
+    whole = study.states(made.texts, "chunking: encode whole documents", prompt=prompt)
+    told = "chunking: encode chunks within documents"
+    late = study.states(made.texts, told, prompt=prompt, spans=made.spans)
+    first = study.states(made.pieces, "chunking: encode chunks alone", prompt=prompt)
     drawn = Resamples.make(len(rows), study.plan.draws, study.plan.seed, part.clusters)
     one = np.ones(len(documents), dtype=np.int64)
     found: list[dict[str, Any]] = []

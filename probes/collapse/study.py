@@ -36,6 +36,10 @@ Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 Rows = Iterable[Mapping[str, Any]]
 _CUT = r".*were cut"  # the warning of `capture`, where cutting is what is wanted
+_MEASURES = {
+    "length": ("collapse_slope", "collapse_onset_tokens"),
+    "bottleneck": ("head_spectrum_kl",),
+}
 _INTEGERS = ("layer", "dim", "distractors", "k", "rank", "n", "seed")
 _WORDS = ("dataset", "mode", "measure", "split", "remedy", "method", "part", "reason")
 
@@ -233,8 +237,11 @@ def study_collapse(
     if previous is not None:
         done = previous.done
         study.tables.update(previous.tables)
-        if len(previous.measurements):
-            keep.add(previous.measurements)
+        kept = [name for part in done for name in _MEASURES.get(part, ())]
+        rows: Any = previous.measurements
+        rows = rows[rows["measure"].isin(kept)]
+        if len(rows):
+            keep.add(rows)
     asked = [name for name in PARTS if name in plan.parts]
     for name in asked:
         if name not in done:

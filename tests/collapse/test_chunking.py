@@ -36,6 +36,14 @@ def test_what_the_model_cannot_read_is_in_no_chunk(tiny: Callable[[str], Any]) -
     assert len(words) == 30  # 32 less [CLS] and [SEP]
 
 
+def test_a_prompt_takes_room_but_is_in_no_chunk(tiny: Callable[[str], Any]) -> None:
+    text = "the cat runs near the house " * 40
+    plain = chunk_texts(tiny("bert"), [text], max_length=32)
+    asked = chunk_texts(tiny("bert"), [text], max_length=32, prompt="one two three ")
+    assert text.startswith(asked.texts[0])
+    assert len(asked.texts[0].split()) == len(plain.texts[0].split()) - 3
+
+
 def test_ranks_by_the_best_chunk_against_a_loop() -> None:
     rng = np.random.default_rng(0)
     queries, sizes = rng.normal(size=(7, 5)), rng.integers(1, 4, 12)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from probes.collapse.length import FEWEST_TEXTS, Length, study_lengths, token_bins
+from probes.collapse.length import FEWEST_TEXTS, Length, cosine_draws, study_lengths, token_bins
 from probes.errors import DataError, DoesNotApply
 
 CUTS = (8, 16, 32, 64)
@@ -59,9 +59,8 @@ def test_pairing_makes_the_interval_narrower() -> None:
 def test_without_collapse_intervals_cover_zero_as_often_as_they_say() -> None:
     covered = 0
     for seed in range(100):
-        slope = study_lengths(states(lambda step: 0.6, seed, n=40), paired=True, draws=200).slopes[
-            1
-        ]
+        made = [one.states[3] for one in states(lambda step: 0.6, seed, n=40)]
+        slope = cosine_draws(made, paired=True, draws=200, seed=0).slope(CUTS)
         covered += slope["low"] <= 0 <= slope["high"]
     assert 88 <= covered <= 100
 

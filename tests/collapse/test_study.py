@@ -103,6 +103,8 @@ def test_an_encoder_with_a_search_set(
     assert (remedies[remedies["remedy"] == "none"]["difference"] == 0).all()
     same = remedies[remedies["remedy"] == "none"]["quality"].tolist()
     assert same == plain[plain["split"] == "test"]["quality"].tolist()
+    assert {"centred", "whitened", "top1", "top3", "top10", "ditto"} <= set(remedies["remedy"])
+    assert remedies[remedies["layer"] == 3]["collapse_slope"].nunique() > 5
     tau = chosen_tau(made)
     assert (f"tau={tau:g}" in set(remedies["remedy"])) if tau else tau is None
     index = found.tables["index_size"]
@@ -136,7 +138,7 @@ def test_long_documents_in_chunks(
     words: StudyTexts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("probes.collapse.chunking.chunk_texts.__defaults__", (None, 16))
+    monkeypatch.setattr("probes.collapse.chunking.chunk_texts.__defaults__", (None, "", 16))
     found, _ = study(tiny("bert"), search, words, "chunking")
     check_tables(found)
     assert pd.isna(reasons(found)["chunking"]), reasons(found)
@@ -172,6 +174,8 @@ def test_data_without_a_quality_and_models_without_attention(
     told = reasons(found)
     assert "attention" in told["temperature"]
     assert pd.isna(told["remedies"])
+    assert "ditto" not in set(found.tables["remedies"]["remedy"])
+    assert any(note.startswith("ditto:") for note in found.notes)
 
 
 def test_classes_are_judged_by_a_probe_fitted_on_the_fit_part(
@@ -219,6 +223,20 @@ def test_a_stopped_study_does_only_what_was_not_done(
     assert rest.tables["applies"].equals(whole.tables["applies"])
     assert rest.tables["mask"].equals(whole.tables["mask"])
     pd.testing.assert_frame_equal(pd.concat(rest.frames), pd.concat(whole.frames))
+
+
+def test_numbers_of_a_part_that_was_not_done_are_not_taken_over(
+    tiny: Callable[[str], Any], search: Retrieval, words: StudyTexts
+) -> None:
+    stale = tidy([{"measure": "collapse_slope", "layer": 0, "value": 9.0, "n": 3}])
+    applies = pd.DataFrame({"part": ["mask"], "applies": [True], "reason": [None]})
+    found = Findings()
+    study_collapse(
+        tiny("bert"), search, words, plan("length,mask"), found,
+        previous=Previous(stale, {"applies": applies}),
+    )  # fmt: skip
+    assert 9.0 not in pd.concat(found.frames)["value"].tolist()
+    assert found.tables["applies"]["part"].tolist() == ["length", "mask"]
 
 
 def test_progress_is_told_for_every_part(
