@@ -17,6 +17,9 @@ from probes.registry import Measure, register_layer_metric
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
 ROWS = 4096
+TWINS = (
+    1e-5  # rows closer than this, against the states' spread, are one: batches differ in rounding
+)
 KEPT = 0.9  # share of the rows, smallest ratios first, that the line is fitted to
 
 
@@ -42,23 +45,35 @@ class Neighbours:
 
 def _search(states: States) -> Neighbours:
     points, number = np.unique(states.array, axis=0, return_inverse=True)
-    m = len(points)
-    if m < 4:
-        raise DoesNotApply(
-            f"intrinsic dimension of {m} different rows ({states.n} in all): at least 4 are needed"
-        )
+    number = number.reshape(-1)
     points = points.astype(np.float64) / states.scale
     points -= points.mean(axis=0)
+    same = TWINS**2 * np.square(points).sum(axis=1).mean()
+    while True:
+        m = len(points)
+        if m < 4:
+            raise DoesNotApply(
+                f"intrinsic dimension of {m} different rows ({states.n} in all): at least 4 are needed"
+            )
+        near, squares = _two_nearest(points)
+        first = np.where((squares[:, 0] <= same) & (near[:, 0] < np.arange(m)), near[:, 0], -1)
+        if (first < 0).all():
+            return Neighbours(np.log(squares[:, 1] / squares[:, 0]) / 2, near, number)
+        stays = first < 0
+        heir = np.where(stays, np.arange(m), first)
+        while not stays[heir].all():
+            heir = heir[heir]
+        points, number = points[stays], (np.cumsum(stays) - 1)[heir][number]
+
+
+def _two_nearest(points: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The two nearest other rows of each row, and their squared distances, (m, 2) each, the nearer first."""
     search = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(points)
-    near = search.kneighbors(return_distance=False)  # (m, 2), the row itself left out
+    near = search.kneighbors(return_distance=False)
     # again by differences: from the search's Gram matrix small distances would be rounding
-    squares = np.stack([np.square(points - points[near[:, j]]).sum(axis=1) for j in range(2)])
-    squares.sort(axis=0)
-    if not squares.all():
-        raise DoesNotApply(
-            "intrinsic dimension: two rows differ by less than floating point resolves"
-        )
-    return Neighbours(np.log(squares[1] / squares[0]) / 2, near, number.reshape(-1))
+    squares = np.stack([np.square(points - points[near[:, j]]).sum(axis=1) for j in range(2)], 1)
+    order = np.argsort(squares, axis=1)
+    return np.take_along_axis(near, order, 1), np.take_along_axis(squares, order, 1)
 
 
 def _neighbours(X: Any) -> Neighbours:
@@ -114,9 +129,10 @@ def intrinsic_dimension(X: Any) -> float:
     """TwoNN: slope through the origin of −log(1 − F) on log(r₂/r₁), F the share of rows with no larger ratio.
 
     r₁ and r₂ are the distances of a row of X (n, d) to its nearest and second nearest; the largest
-    tenth of the ratios is left out, as in the paper. Rows that are repeated exactly count once. Above
-    0; dimensions above about 20 are underestimated. n² work, so tables use a seeded sample of 4,096
-    rows, and fewer rows look at the surface from farther away: compare only at equal n.
+    tenth of the ratios is left out, as in the paper. Rows that are repeated, but for rounding (10⁻⁵
+    of the spread), count once. Above 0; dimensions above about 20 are underestimated. n² work, so
+    tables use a seeded sample of 4,096 rows, and fewer rows look at the surface from farther away:
+    compare only at equal n.
 
     Raises `DoesNotApply` for fewer than 4 different rows and where all ratios are 1. Paper: Facco et
     al. 2017. See also `effective_rank` (of a linear surface).
