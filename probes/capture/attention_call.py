@@ -49,8 +49,9 @@ class AttentionCall(ABC):
         Only the asked query `rows` and `heads` (numbers, all when None) are computed. A query that may attend to
         nothing has a row of zeros.
         """
-        weights = torch.softmax(self.logits(rows, heads), dim=-1)
-        return torch.where(weights.isnan(), 0.0, weights)
+        logits = self.logits(rows, heads)
+        nothing = (logits == -torch.inf).all(-1, keepdim=True)
+        return torch.softmax(logits, dim=-1).masked_fill(nothing, 0.0)
 
 
 def _divided(numbers: Tensor, tau: float) -> Tensor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from probes.capture.hooks import TorchRunner
 from probes.capture.shard import reduce_batch
 from probes.capture.sites import Layers, Place, parse_sites
-from probes.errors import DoesNotApply, InputError, ModelError
+from probes.errors import DoesNotApply, InputError, ModelError, NonFiniteError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,9 @@ def self_attention(model: Model, batch: Batch, block: int, head: int) -> Tensor:
         )
     weights = found[0].float().masked_fill(~own, 0.0)
     total = weights.sum(1, keepdim=True)
-    bad = torch.nonzero(~(total[:, 0] > 0)).flatten().tolist()
+    if not bool(torch.isfinite(total).all()):
+        raise NonFiniteError(f"head {head} of block {block} of {model.name} holds NaN or infinity")
+    bad = torch.nonzero(total[:, 0] == 0).flatten().tolist()
     if bad:
         raise DoesNotApply(
             f"head {head} of block {block}: no token of text {int(batch.rows[bad[0]])} attends to itself"

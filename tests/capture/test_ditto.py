@@ -11,7 +11,7 @@ from zoo import build
 
 from probes.capture import capture
 from probes.capture.ditto import ditto_pool
-from probes.errors import DoesNotApply, InputError
+from probes.errors import DoesNotApply, InputError, NonFiniteError
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "llama", "gemma2", "t5-encoder"])
@@ -69,3 +69,12 @@ def test_what_does_not_exist_is_refused(tiny: Any, zoo: Any) -> None:
         ditto_pool(tiny("bert"), texts, 0, 0, layers=[8])
     with pytest.raises(DoesNotApply, match="attention of block 0 of tiny-mamba"):
         ditto_pool(tiny("mamba"), texts, 0, 0)
+
+
+def test_attention_that_is_not_finite_is_an_error(zoo: Any) -> None:
+    model = build("bert")
+    with torch.no_grad():
+        model.structure.blocks[1].module.attention.self.query.weight[0, 0] = float("nan")
+    ditto_pool(model, zoo.texts(2), 0, 0, layers=[1])
+    with pytest.raises(NonFiniteError, match="head 0 of block 1 of tiny-bert holds NaN"):
+        ditto_pool(model, zoo.texts(2), 1, 0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
-from probes.errors import DoesNotApply, InputError
+from probes.errors import DoesNotApply, InputError, NonFiniteError
 from probes.layers import temperature
 from probes.layers.frequency_gain import batch_gains, frequency_gains, high_frequency_gain
 
@@ -159,3 +159,12 @@ def test_some_blocks_only_and_models_without_heads(zoo: Any) -> None:
         frequency_gains(zoo.build("gpt2"), texts, [7])
     with pytest.raises(InputError, match="no block"):
         frequency_gains(zoo.build("gpt2"), texts, [])
+
+
+def test_attention_that_is_not_finite_is_an_error(zoo: Any) -> None:
+    model = zoo.build("bert")
+    frequency_gains(model, zoo.texts(2))
+    with torch.no_grad():
+        model.structure.blocks[1].module.attention.self.query.weight[0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="attention of block 1 holds NaN"):
+        frequency_gains(model, zoo.texts(2))
