@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from probes.collapse.batches import padded_batches, starts
 from probes.errors import DataError, DoesNotApply, InputError
 from probes.exits.resample import Resamples
 from probes.stats import percentile_interval
@@ -25,7 +26,6 @@ Told = Callable[[int, int], None]
 
 MOST_TOKENS = 4000  # scored: their loss under every rank is known to a hundredth of a bit
 LONGEST = 128  # tokens of a text that are read
-_BATCH_TOKENS = 2048
 _AT_ONCE = 2**25  # logits
 
 
@@ -145,25 +145,26 @@ def _final_states(
     """Per batch: rows, the backbone's output, states before each token (m, d), the tokens (m,), their texts (m,)."""
     import torch
 
-    from probes.capture.batching import pad_batch, plan_batches
     from probes.models.trace import first_tensor
 
-    side: Any = next((s for s in ("right", "left") if s in model.padding_sides), "none")
-    lengths = [len(tokens) for tokens in texts]
-    for rows in plan_batches(lengths, _BATCH_TOKENS, equal=side == "none"):
-        batch = pad_batch(texts, rows, pad_id=model.pad_id, side=side, special=False)
-        ids = batch.inputs["input_ids"].to(model.device)
-        mask = batch.inputs["attention_mask"].to(model.device)
+    for batch, inputs in padded_batches(model, texts):
         assert batch.keep is not None
-        scored = batch.keep.to(model.device)
-        scored[:, 0] = False
-        scored[:, 1:] &= mask[:, :-1].bool()  # a text's first token has nothing before it
+        scored = batch.keep.clone()
+        scored[range(len(scored)), starts(batch)] = False  # the first token has nothing before it
+        scored = scored.to(model.device)
+        ids = inputs["input_ids"]
         with torch.inference_mode():
-            output = model.structure.base(**model.forward_inputs(ids, mask))
+            output = model.structure.base(**inputs)
         last = first_tensor(output)
         assert last is not None
         row, token = scored.nonzero(as_tuple=True)
-        yield rows, output, last[row, token - 1], ids[row, token], rows[row.cpu().numpy()]
+        yield (
+            batch.rows,
+            output,
+            last[row, token - 1],
+            ids[row, token],
+            batch.rows[row.cpu().numpy()],
+        )
 
 
 def _bits(model: Model, output: Any, states: torch.Tensor, target: torch.Tensor) -> Array:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.collapse.batches import padded_batches
 from probes.errors import DataError, DoesNotApply
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating[Any]]
 
 LONGEST = 128  # tokens of a text that are looked at: what is wanted is an average over texts
-_BATCH_TOKENS = 2048
 
 
 def tf_idf(texts: Sequence[NDArray[np.int64]]) -> list[Array]:
@@ -48,7 +48,6 @@ def head_agreement(model: Model, texts: Sequence[str], max_length: int | None = 
     best in BERT.
     """
     from probes.capture.attention import attention_calls
-    from probes.capture.batching import pad_batch, plan_batches
     from probes.capture.hooks import TorchRunner
     from probes.capture.sites import Place
     from probes.capture.tokens import TextEncoder
@@ -63,14 +62,9 @@ def head_agreement(model: Model, texts: Sequence[str], max_length: int | None = 
     total = np.zeros((model.n_layers, most))
     seen = np.zeros((model.n_layers, 1))
     runner = TorchRunner(model, [Place("exit", model.n_layers)])
-    side: Any = next((s for s in ("right", "left") if s in model.padding_sides), "none")
     kept = [tokens[row] for row in usable]
     goals = [wanted[row] for row in usable]
-    for rows in plan_batches([len(one) for one in kept], _BATCH_TOKENS, equal=side == "none"):
-        batch = pad_batch(kept, rows, pad_id=model.pad_id, side=side, special=False)
-        ids, attended = (
-            batch.inputs[name].to(model.device) for name in ("input_ids", "attention_mask")
-        )
+    for batch, inputs in padded_batches(model, kept):
         found: dict[int, Array] = {}
 
         def look(call: AttentionCall, found: dict[int, Array] = found) -> None:
@@ -78,13 +72,13 @@ def head_agreement(model: Model, texts: Sequence[str], max_length: int | None = 
             found[call.block] = own.double().cpu().numpy()
 
         with attention_calls(model, look):
-            runner(model.forward_inputs(ids, attended), lambda _place, _states: None)
+            runner(inputs, lambda _place, _states: None)
         assert batch.keep is not None
         own = batch.keep.numpy()
         for block, weights in found.items():
-            for i, row in enumerate(rows.tolist()):
+            for i, row in enumerate(batch.rows.tolist()):
                 total[block, : weights.shape[1]] += _correlation(weights[i][:, own[i]], goals[row])
-            seen[block] += len(rows)
+            seen[block] += len(batch.rows)
     if not seen.any():
         raise DoesNotApply(f"{model.name} has no attention heads")
     heads = np.asarray([block.n_heads or 0 for block in model.structure.blocks])

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from probes.collapse.batches import padded_batches, starts
 from probes.errors import DataError, DoesNotApply
 from probes.layers import measure_layers
 from probes.registry import LAYER_METRICS
@@ -26,7 +27,6 @@ Told = Callable[[int, int], None]
 SHARE = 0.15  # of a text's tokens, as in training
 READ = 4  # real tokens that are read of each text
 FEWEST_TOKENS = 100
-_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -105,28 +105,25 @@ def _read(
     """Layer -> (all places in order of the texts, d)."""
     import torch
 
-    from probes.capture.batching import pad_batch, plan_batches
     from probes.capture.hooks import TorchRunner
     from probes.capture.sites import Place
 
-    side: Any = next((s for s in ("right", "left") if s in model.padding_sides), "none")
     runner = TorchRunner(model, [Place("exit", layer) for layer in layers])
     found: dict[int, dict[int, Array]] = {layer: {} for layer in layers}
-    lengths = [len(tokens) for tokens in texts]
     done = 0
-    for rows in plan_batches(lengths, _BATCH_TOKENS, equal=side == "none"):
-        batch = pad_batch(texts, rows, pad_id=model.pad_id, side=side, special=True)
-        inputs = {name: tensor.to(model.device) for name, tensor in batch.inputs.items()}
-        width = inputs["input_ids"].shape[1]
+    for batch, inputs in padded_batches(model, texts):
+        wanted = {
+            row: torch.from_numpy(places[row] + start)
+            for row, start in zip(batch.rows.tolist(), starts(batch), strict=True)
+        }
 
-        def receive(place: Place, states: torch.Tensor) -> None:
-            for i, row in enumerate(rows.tolist()):  # noqa: B023
-                shift = width - lengths[row] if side == "left" else 0  # noqa: B023
-                picked = states[i, torch.from_numpy(places[row] + shift).to(states.device)]
+        def receive(place: Place, states: torch.Tensor, wanted: Any = wanted) -> None:
+            for i, (row, tokens) in enumerate(wanted.items()):
+                picked = states[i, tokens.to(states.device)]
                 found[place.number][row] = picked.float().cpu().numpy()
 
-        runner(model.forward_inputs(inputs["input_ids"], inputs["attention_mask"]), receive)
-        done += len(rows)
+        runner(inputs, receive)
+        done += len(batch.rows)
         tell(done)
     return {
         layer: np.concatenate([parts[row] for row in range(len(texts))])
