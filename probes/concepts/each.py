@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from probes.store import Store
 
 MOST_SENTENCES = 8
+FOLLOWED_DEPTHS = tuple(k / 10 for k in range(11))  # where the state after each sentence is read
 SHOWN_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MIN_TEXTS = 40  # with a sentence at that place, for a probe to be worth it
 
@@ -155,12 +156,16 @@ def over_time(study: Study, task: ConceptTask) -> None:
         return
     after = _SentenceStates(study, task, [row[:most] for row in spans])
     tables: list[pd.DataFrame] = []
+    layers = layers_at(study.n_layers, FOLLOWED_DEPTHS)
     for number in range(1, most + 1):
+        study.progress(number - 1, most, f"probe {task.name} after each sentence")
         rows = np.array([i for i, row in enumerate(spans) if len(row) >= number])
         _, counts = np.unique(task.labels[rows], return_counts=True)
         if len(rows) < MIN_TEXTS or len(counts) < 2 or counts.min() < study.plan.folds:
             continue
-        tables.append(_after(study, task, number, rows, after.states(number, rows)))
+        states = after.states(number, rows)
+        shown = {layer: states[layer] for layer in layers}
+        tables.append(_after(study, task, number, rows, shown))
     if tables:
         study.extend("over_time", pd.concat(tables, ignore_index=True))
 

@@ -46,6 +46,7 @@ _WORDS = {
     "noise=prepend": "random string in front",
     "noise=swap": "characters swapped",
     "noise=shuffle": "words shuffled",
+    "noise=drop": "words left out",
 }
 _KEYS = ("concept", "measure", "variant")
 _Key = tuple[str, str, str]
