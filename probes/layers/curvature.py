@@ -65,7 +65,7 @@ def curvature(tokens: Any) -> float:
 
     >>> round(curvature([[0.0, 0], [1, 0], [1, 1], [2, 1]]), 6)  # right angles
     1.570796
-    >>> curvature([[0.0, 0], [1, 1], [3, 3]])
+    >>> round(curvature([[0.0, 0], [1, 1], [3, 3]]), 6)
     0.0
     """
     path = check_matrix(tokens, "tokens").astype(np.float64)

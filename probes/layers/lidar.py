@@ -15,6 +15,7 @@ from probes.registry import Measure, register_pair_metric
 
 FloatArray = NDArray[np.floating[Any]]
 DELTA = 1e-4
+ROWS = 2048  # texts that a table takes at most: several times d, so that Σ_w is well conditioned
 
 
 def _views(A: Any, B: Any | None) -> FloatArray:
@@ -84,6 +85,7 @@ def _influence(A: Any, B: Any | None = None, delta: float = DELTA) -> FloatArray
         "Thilak et al. 2024 (arXiv 2312.04000)",
     ),
     _influence,
+    limit=ROWS,
 )
 def lidar(A: Any, B: Any | None = None, delta: float = DELTA) -> float:
     """Exponential of the entropy of the eigenvalues of Σ_w^{-1/2} Σ_b Σ_w^{-1/2}, over their sum.
