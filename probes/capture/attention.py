@@ -82,12 +82,8 @@ class _Watch(TorchFunctionMode):
                 'load the model with attn_implementation="sdpa" or "eager"'
             )
 
-    def reset(self) -> None:
-        """A pass that broke off inside a block leaves it open."""
-        self._now = None
-
     def hooks(self, structure: Structure) -> list[Any]:
-        handles: list[Any] = [structure.base.register_forward_pre_hook(lambda *_: self.reset())]
+        handles: list[Any] = []
         for block in structure.blocks:
             if block.o_proj is None or block.heads is None:
                 continue

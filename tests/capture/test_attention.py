@@ -401,6 +401,8 @@ def test_attention_that_cannot_be_seen_is_an_error(tiny: Any) -> None:
             pytest.raises(ModelError, match=r'block 1 of .*attn_implementation="sdpa"'),
         ):
             run_backbone(model, inputs)
+        with torch.inference_mode(), temperature(model, 0.5, blocks=[0, 2]):  # not asked about
+            run_backbone(model, inputs)
     finally:
         model.structure.blocks[1].module.attention.self = attention
 

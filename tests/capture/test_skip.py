@@ -51,6 +51,25 @@ def test_skipping_the_first_block_runs_the_second_on_the_embeddings(tiny: Any, z
     torch.testing.assert_close(seen[0], embeddings, rtol=0, atol=0)
 
 
+def test_a_block_that_changes_its_input_in_place_is_skipped_all_the_same(
+    tiny: Any, zoo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, texts = tiny("gpt2"), zoo.texts(3)
+    plain = _states(model, texts)
+    block = model.structure.blocks[1].module
+    forward = block.forward
+
+    def in_place(states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        found = forward(states.clone(), *args, **kwargs)
+        states.mul_(2)
+        return found
+
+    monkeypatch.setattr(block, "forward", in_place)
+    with skip_blocks(model, [1, 2]):
+        found = np.array(capture(model, texts)["exit", 3])
+    np.testing.assert_array_equal(found, plain[1])
+
+
 def test_vision_models_too(tiny: Any) -> None:
     model = tiny("vit")
     pixels = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
