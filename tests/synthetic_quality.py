@@ -44,6 +44,10 @@ AGREEMENT = {  # rank correlation with quality over layers
     "smoothness": 0.05,
     "dc_share": -0.5,
 }
+TWO_VIEWS, VIEW = (
+    ("infonce", "dime", "lidar", "alignment"),
+    "crop",
+)  # and the view they were measured with
 HALF = 0.25  # half an interval of the agreement
 PARTS = ("metrics", "quality", "agreement", "blocks", "tables")
 HEADS = 12
@@ -67,8 +71,9 @@ def metric_rows(n_layers: int, datasets: Sequence[str]) -> list[Row]:
     for dataset in datasets:
         for name in AGREEMENT:
             for layer in range(n_layers + 1):
-                for variant in (None, "untrained"):
-                    value = _metric(name, layer, n_layers, variant is None)
+                view = f"view={VIEW}" if name in TWO_VIEWS else None
+                for variant in (view,) if view else (None, "untrained"):
+                    value = _metric(name, layer, n_layers, variant != "untrained")
                     half = 0.02 * abs(value)
                     where = {"site": "exit", "layer": layer, "dataset": dataset, "variant": variant}
                     span = {"value": value, "low": value - half, "high": value + half, "n": 500}
@@ -91,7 +96,8 @@ def quality_rows(n_layers: int, datasets: Sequence[str]) -> list[Row]:
 def agreement_rows(n_layers: int, datasets: Sequence[str]) -> list[Row]:
     return [
         {
-            "measure": "label_agreement", "variant": name, "dataset": dataset, "value": value,
+            "measure": "label_agreement", "variant": f"{name}, {VIEW}" if name in TWO_VIEWS else name,
+            "dataset": dataset, "value": value,
             "low": max(-1.0, value - HALF), "high": min(1.0, value + HALF), "n": n_layers + 1,
         }
         for dataset in datasets

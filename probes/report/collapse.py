@@ -105,7 +105,7 @@ def _onset(data: RunData) -> str:
         return ""
     last = rows[-1]["layer"]
     first = min(found, key=lambda layer: (found[layer], layer != last, layer))
-    beside = "" if ends is None else f" than at {count(ends[0])}"
+    beside = "" if ends is None else f" than at {count(ends[0])} tokens"
     place = at_layer(data, first)
     words = f"From {count(found[first])} tokens on the mean cosine is shown to be higher{beside} at {place}"
     if last == first or last not in found:
@@ -121,6 +121,8 @@ def _control(data: RunData) -> str:
     words = f"Random words give {gain(there['value'], there['low'], there['high'])} at {at_layer(data, there['layer'])}"
     if not excludes_zero(there["low"], there["high"]):
         return f"{words}: length alone is not shown to do it."
+    if _rises(here) and there["value"] >= here["value"]:
+        return f"{words}, no less than real texts do: length alone is enough."
     if _rises(here) and there["value"] > 0:
         return f"{words}, {number(100 * there['value'] / here['value'], 0)} % of the rise with real texts."
     return f"{words}."

@@ -20,8 +20,8 @@ from probes.report.text import clean, is_number
 COLLAPSE, QUALITY = "embedding-collapse", "layer-quality"  # the analyses
 CONTROL = "random-words"
 _SPAN = ("low", "high", "n")
-_SCORE = ("quality", *_SPAN, "difference", "difference_low", "difference_high")
-_SCORE += ("anisotropy", "collapse_slope")
+_GAIN = ("difference", "difference_low", "difference_high")
+_SCORE = ("quality", *_SPAN, *_GAIN, "anisotropy", "collapse_slope")
 
 
 @dataclass(frozen=True)

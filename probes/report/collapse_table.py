@@ -99,7 +99,11 @@ def layer_table(data: RunData) -> Table | None:
         "remedy at the same layer; the best remedy is the best of several on that part and looks better than it is. "
         "A dash: not measured, or not shown."
     )
-    return Table("", columns, tuple(rows), frozenset({0, 1, 2, 3, 4, 5, 6, 8}), note)
+    # What was not measured at any layer takes no room.
+    kept = [at for at in range(len(columns)) if any(row[at] != NOTHING for row in rows)]
+    numeric = frozenset(at for at, old in enumerate(kept) if columns[old] != "best remedy")
+    body = tuple(tuple(row[at] for at in kept) for row in rows)
+    return Table("", tuple(columns[at] for at in kept), body, numeric, note)
 
 
 def _difference(row: dict[str, Any]) -> str:

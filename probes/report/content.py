@@ -9,15 +9,20 @@ from typing import Any
 
 import pandas as pd
 
-from probes.report import collapse, quality  # noqa: F401  their conclusions register themselves
 from probes.report.chains import chain_table
+from probes.report.collapse import collapse_verdict
 from probes.report.concepts import depth_test_table
 from probes.report.data import RunData, mapping, sequence
 from probes.report.figures import FigureCard, cards
+from probes.report.quality import quality_verdict
 from probes.report.tables import Table, command, provenance
 from probes.report.text import clean
 from probes.report.verdict import Verdict, alternatives, caveats, verdict
 
+CONCLUSIONS = (
+    collapse_verdict,
+    quality_verdict,
+)  # registered as they are loaded; `verdict` asks each
 _NAMED = 3  # datasets that a title names one by one
 
 

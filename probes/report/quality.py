@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
-
 from probes.report.collapse_study import (
     excludes_zero,
     held,
@@ -18,7 +16,7 @@ from probes.report.collapse_study import (
 )
 from probes.report.data import RunData
 from probes.report.figures.card import listed
-from probes.report.figures.label_agreement import agreements
+from probes.report.figures.label_agreement import agreements, diagnostic
 from probes.report.figures.layer_drops import drop_words, least_influence
 from probes.report.figures.metrics import family_of
 from probes.report.frames import Point, column, names, only, points
@@ -130,7 +128,7 @@ def _untrusted(data: RunData) -> str:
 
 
 def _title(data: RunData, row: dict[str, Any]) -> str:
-    title = clean(data.measure(row["variant"]).get("title") or row["variant"], 60)
+    title = diagnostic(data, row["variant"])[0]
     return title[:1].lower() + title[1:] if title[1:2].islower() else title
 
 
@@ -184,7 +182,8 @@ def diagnostics_table(data: RunData) -> Table | None:
 
 
 def _row(data: RunData, row: dict[str, Any]) -> tuple[str, ...]:
-    line: pd.DataFrame = only(data.by_layer(row["variant"]), variant="raw")
+    title, measure, variant = diagnostic(data, row["variant"])
+    line = only(data.by_layer(measure), variant=variant)
     ends = (NOTHING, NOTHING)
     if len(line):
         value, layer = column(line, "value"), column(line, "layer")
@@ -193,8 +192,8 @@ def _row(data: RunData, row: dict[str, Any]) -> tuple[str, ...]:
     if excludes_zero(row["low"], row["high"]):
         word = "rises" if row["value"] > 0 else "falls"
     return (
-        clean(data.measure(row["variant"]).get("title") or row["variant"], 40),
-        family_of(row["variant"]),
+        title,
+        family_of(measure),
         number(row["value"], 2),
         interval(row["low"], row["high"], 2) or NOTHING,
         count(row["n"]),

@@ -299,7 +299,7 @@ def test_metrics_stand_in_families_with_their_control(layers: RunData) -> None:
     for family in ("Directions in use", "Spread and information", "Tokens within a text"):
         assert f"<b>{family}</b>" in notes
     shown = {t["name"] for t in card.spec["data"] if t.get("showlegend")}
-    assert shown == {"trained", "untrained weights"}
+    assert shown == {"trained", "untrained weights", "view: crop"}
     assert sum(name.startswith("xaxis") for name in card.spec["layout"]) == len(quality.AGREEMENT)
     assert "docstrings" in card.title
 

@@ -49,6 +49,16 @@ def test_planted_collapse_is_told_with_its_numbers(tmp_path: Path) -> None:
     assert "nan" not in text.lower()
 
 
+def test_random_words_that_do_as_much_are_told(tmp_path: Path) -> None:
+    path = collapse.write_collapse_run(tmp_path)
+    frame = pd.read_parquet(path / "measurements.parquet")
+    control = frame["variant"] == "random-words"
+    for name in ("value", "low", "high"):
+        frame.loc[control, name] = frame.loc[control, name] + 0.1
+    frame.to_parquet(path / "measurements.parquet")
+    assert "no less than real texts do: length alone is enough" in _text(_said(path))
+
+
 def test_no_collapse_is_not_called_one(tmp_path: Path) -> None:
     found = _said(collapse.write_collapse_run(tmp_path, strength=0.0))
     assert found.headline == "No collapse with length is shown at any layer"
@@ -132,6 +142,10 @@ def test_quality_names_the_best_layer_and_diagnostics_to_trust(tmp_path: Path) -
     moves = {row[0].lower(): row[5] for row in table.rows}
     assert moves["effective rank"] == "rises"
     assert moves["uniformity"] == "falls"
+    assert moves["infonce, crop"] == "falls"
+    infonce = next(row for row in table.rows if row[0].lower() == "infonce, crop")
+    assert infonce[1] == "Two views of a text"
+    assert infonce[7] == "8"  # lowest where quality is highest
     assert moves["curvature"] == "is not shown to move"
 
 

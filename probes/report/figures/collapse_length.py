@@ -22,7 +22,7 @@ from probes.report.figures.focus import (
 )
 from probes.report.figures.marks import across
 from probes.report.figures.panels import Panel, Sheet, arranged, layer_axis, padded
-from probes.report.frames import column, names, only
+from probes.report.frames import column, names, only, where
 from probes.report.text import interval, label, number
 from probes.report.theme import NEUTRAL, PALETTE, SELECTED, depth_colour
 
@@ -52,7 +52,7 @@ def length_collapse(data: RunData, focus: Focus | None = None) -> FigureCard | N
 
 
 def _length_card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard:
-    rows, where = selected_rows(frame, focus)
+    rows, title = selected_rows(frame, focus)
     means = only(rows, measure=_MEAN)
     last = last_layer(data, means)
     modes = ordered(names(means, "mode"), list(MODES))
@@ -71,7 +71,7 @@ def _length_card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard
     sheet = Sheet(x, {"range": heights}, columns=3, height=240)
     return FigureCard(
         "collapse-length",
-        f"Mean cosine between texts, against their length{where}",
+        f"Mean cosine between texts, against their length{title}",
         arranged(panels, sheet),
         HOW_TO_READ,
         _length_alt(means, modes, shown),
@@ -135,7 +135,7 @@ def length_rank(data: RunData, focus: Focus | None = None) -> FigureCard | None:
 
 
 def _rank_card(data: RunData, frame: pd.DataFrame, measures: list[str], focus: Focus) -> FigureCard:
-    rows, where = selected_rows(frame, focus)
+    rows, title = selected_rows(frame, focus)
     last = last_layer(data, rows)
     modes = [m for m in ordered(names(rows, "mode"), list(MODES)) if m != CONTROL]
     panels: list[Panel] = []
@@ -144,8 +144,8 @@ def _rank_card(data: RunData, frame: pd.DataFrame, measures: list[str], focus: F
         ends = padded(column(own, "value"), -np.inf, np.inf)
         for mode in modes:
             lines = layer_lines(only(own, mode=mode), _TOKENS, focus, last, digits=2)
-            title = f"{_RANK_WORDS[measure]}, {MODES.get(mode, label(mode, 30))}"
-            panels.append(Panel(title, lines, axes={"y": {"range": ends}}))
+            name = f"{_RANK_WORDS[measure]}, {MODES.get(mode, label(mode, 30))}"
+            panels.append(Panel(name, lines, axes={"y": {"range": ends}}))
     sheet = Sheet(log_axis(column(rows, "tokens"), "tokens"), {}, columns=2, height=180, own_y=True)
     told = [
         f"{_RANK_WORDS[m]} between {number(column(only(rows, measure=m), 'value').min(), 2)} and "
@@ -154,11 +154,11 @@ def _rank_card(data: RunData, frame: pd.DataFrame, measures: list[str], focus: F
     ]
     return FigureCard(
         "collapse-rank",
-        f"Spread of states, against length{where}",
+        f"Spread of states, against length{title}",
         arranged(panels, sheet),
         RANK_HOW,
         f"{len(panels)} panels over the number of tokens, a line per layer: {listed(told)}.",
-        frame[[measure in measures for measure in names(frame, "measure")]],
+        where(frame, np.isin(names(frame, "measure"), measures)),
     )
 
 

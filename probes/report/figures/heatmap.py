@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
+from probes.report.collapse_study import is_quality
 from probes.report.data import RunData
 from probes.report.figures.card import (
     Figure,
@@ -198,6 +199,6 @@ def _alt(rows: pd.DataFrame, title: str, shown: list[str]) -> str:
 
 @figure("layer-dim", 10)
 def _(data: RunData) -> FigureCard | None:
-    if len(data.dims) == 1 and len(data.variants) == 1:  # a single row says less than a line
+    if is_quality(data):  # one width: a single row says less than a line
         return None
     return layer_dim_heatmap(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from probes.report.collapse_study import excludes_zero, numbers_of, of_dataset
+from probes.report.collapse_study import excludes_zero, numbers_of, of_dataset, records
 from probes.report.data import RunData
 from probes.report.figures.card import FigureCard, Spec, figure
 from probes.report.figures.focus import ZERO, Focus, whiskers
@@ -54,14 +54,14 @@ def _card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard:
     y = {
         "range": [len(order) - 0.4, -0.6],
         "tickvals": list(range(len(order))),
-        "ticktext": [label(_short(data, name), 30) for name in order],
+        "ticktext": [label(diagnostic(data, name)[0], 30) for name in order],
     }
     x = {"title": "rank correlation with quality", "range": [-1.05, 1.05], "tickformat": ".1~f"}
     sheet = Sheet(x, y, columns=min(3, len(panels)), height=21 * len(order) + 8, left=200)
     sure = [name for name in order if _sure(only(lead, variant=name))]
     told = [
-        f"{_short(data, str(row.variant))} {number(row.value, 2)} {interval(row.low, row.high, 2)}"
-        for row in lead.itertuples()
+        f"{diagnostic(data, row['variant'])[0]} {number(row['value'], 2)} {interval(row['low'], row['high'], 2)}"
+        for row in records(lead)
     ]
     return FigureCard(
         "label-agreement",
@@ -78,9 +78,16 @@ def _sure(rows: pd.DataFrame) -> bool:
     return bool(len(rows)) and excludes_zero(column(rows, "low")[0], column(rows, "high")[0])
 
 
-def _short(data: RunData, name: str) -> str:
-    """A measure without its unit."""
-    return clean(data.measure(name).get("title") or name, 40)
+def diagnostic(data: RunData, name: str) -> tuple[str, str, str]:
+    """A diagnostic of the agreement: its title, its measure, and the variant it was measured in.
+
+    A measure of two views is named with its view, as in `infonce, crop`.
+    """
+    measure, comma, view = name.partition(", ")
+    title = clean(data.measure(measure).get("title") or measure, 40)
+    if not comma:
+        return title, measure, "raw"
+    return f"{title}, {clean(view, 30)}", measure, f"view={view}"
 
 
 def _panel(
@@ -100,7 +107,8 @@ def _panel(
         },
         "error_x": {**whiskers(value, low, high), "color": NEUTRAL, "thickness": 1.8},
         "customdata": [
-            f"<b>{label(_short(data, name), 40)}</b><br>{number(v, 2)} {interval(*span, 2)}<br>n = {count(size)} layers"
+            f"<b>{label(diagnostic(data, name)[0], 40)}</b><br>{number(v, 2)} {interval(*span, 2)}"
+            f"<br>n = {count(size)} layers"
             for name, v, span, size in zip(names(rows, "variant"), value, spans, n, strict=True)
         ],
         "hovertemplate": "%{customdata}<extra></extra>",

@@ -118,9 +118,7 @@ def _panel(
         style = _UNTRAINED if variant == "untrained" else series_style(variant, series)
         size = 6 if len(table) <= 28 else 3
         rows = only(table, variant=variant)
-        traces += styled_traces(
-            rows, _WORDS.get(variant, label(variant)), style, size=size, width=2
-        )
+        traces += styled_traces(rows, _words(variant), style, size=size, width=2)
     title = label(_title(data, name, 30))
     group = family_of(name) if grouped else ""
     return Panel(
@@ -131,6 +129,11 @@ def _panel(
 # Grey in all panels: the colour that it has in studies of concepts is that of the picked layer's upright.
 _UNTRAINED = {"color": NEUTRAL, "dash": "dot", "symbol": "diamond"}
 _WORDS = {"raw": "trained", "untrained": "untrained weights"}
+
+
+def _words(variant: str) -> str:
+    """A variant in the legend."""
+    return _WORDS.get(variant, label(variant.replace("view=", "view: "), 30))
 
 
 def _title(data: RunData, name: str, most: int) -> str:
