@@ -66,6 +66,7 @@ def plan_of(options: Mapping[str, Any]) -> Any:
         seed=options["seed"],
         parts=parse_names(options["parts"], PARTS, "--parts"),
         view_texts=options["view_texts"],
+        token_texts=options["token_texts"],
         attention_texts=options["attention_texts"],
     )
 
@@ -105,7 +106,8 @@ ANALYSIS = Analysis(
         ),
         Option("parts", str, "all", PART_HELP),
         Option("view_texts", int, 500, "Most texts behind the metrics of two views.", low=50),
-        Option("attention_texts", int, 100, "Most texts behind the gains of heads.", low=5),
+        Option("token_texts", int, 500, "Most texts behind the metrics within a text.", low=20),
+        Option("attention_texts", int, 50, "Most texts behind the gains of heads.", low=5),
         Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000),
     ),
     run=run,

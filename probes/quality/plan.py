@@ -33,8 +33,8 @@ class Keep(Protocol):
 class QualityPlan:
     """How layers are measured.
 
-    `pooling` and `max_length` (tokens) default to the model's own; `draws` are bootstrap draws; `view_texts` and
-    `attention_texts` bound the texts behind the costlier metrics; `parts` are names in `PARTS`.
+    `pooling` and `max_length` (tokens) default to the model's own; `draws` are bootstrap draws; `view_texts`,
+    `token_texts` and `attention_texts` bound the texts behind the costlier metrics; `parts` are names in `PARTS`.
     """
 
     pooling: str | None = None
@@ -43,4 +43,5 @@ class QualityPlan:
     seed: int = 0
     parts: frozenset[str] = field(default_factory=lambda: frozenset(PARTS))
     view_texts: int = 500
-    attention_texts: int = 100
+    token_texts: int = 500
+    attention_texts: int = 50

@@ -176,7 +176,7 @@ def _tokens(on: OnData) -> None:
     progress = on.study.progress
     rows = token_metrics(
         on.study.model,
-        on.texts,
+        on.sample(on.study.plan.token_texts),
         max_length=on.study.plan.max_length,
         dataset=on.name,
         seed=on.study.plan.seed,
