@@ -15,6 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from probes.analysis import (
+    DRAWS,
+    POOLING,
     Analysis,
     Option,
     Progress,
@@ -101,13 +103,7 @@ ANALYSIS = Analysis(
             ("linear", "ridge", "mass-mean", "mass-mean-cov"),
         ),
         Option("folds", int, 5, "Folds of the cross-validation.", low=2, high=50),
-        Option(
-            "pooling",
-            str,
-            None,
-            "How tokens become one vector; default the model's own.",
-            ("mean", "last", "first", "max", "weighted"),
-        ),
+        POOLING,
         Option(
             "span_pooling",
             str,
@@ -143,7 +139,7 @@ ANALYSIS = Analysis(
             low=1,
             high=64,
         ),
-        Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000),
+        DRAWS,
     ),
     run=run,
     precheck=check,

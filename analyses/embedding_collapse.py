@@ -16,15 +16,18 @@ from dataclasses import replace
 from typing import Any
 
 from probes.analysis import (
+    DRAWS,
+    POOLING,
     Analysis,
     Option,
     Progress,
     describe_data,
-    describe_model,
     model_options,
+    open_model,
     parse_columns,
+    parse_names,
 )
-from probes.collapse.names import CUTS, PARTS, TAUS, parse_layers, parse_numbers, parse_parts
+from probes.collapse.names import CUTS, PARTS, TAUS, parse_layers, parse_numbers
 from probes.runs import Run
 
 LIMIT = 500
@@ -36,7 +39,6 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
 
     from probes.collapse import study_collapse, study_texts
     from probes.datasets import limit_dataset, load_dataset
-    from probes.models import load_model
 
     plan = plan_of(options)
     progress(0, None, "reading the data")
@@ -44,14 +46,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     data = limit_dataset(data, options["limit"], np.random.default_rng(options["seed"]))
     texts = study_texts(options["texts"])
     run.describe(dataset=describe_data(data))
-    progress(0, None, "loading the model")
-    model = load_model(
-        options["model"],
-        device=options["device"],
-        dtype=options["dtype"],
-        trust_remote_code=options["trust_remote_code"],
-    )
-    run.describe(model=describe_model(model))
+    model = open_model(run, options, progress)
     study_collapse(model, data, texts, plan, run, progress, previous=previous_of(run))
 
 
@@ -72,7 +67,7 @@ def plan_of(options: Mapping[str, Any]) -> Any:
     from probes.collapse import CollapsePlan, Places
 
     return CollapsePlan(
-        parts=parse_parts(options["parts"]),
+        parts=parse_names(options["parts"], PARTS, "--parts"),
         taus=parse_numbers(options["taus"], float, "--taus", 0.01),
         cuts=parse_numbers(options["cuts"], int, "--cuts", 2),
         places=Places(options["pooling"], options["max_length"], parse_layers(options["layers"])),
@@ -132,13 +127,7 @@ ANALYSIS = Analysis(
             "reach are left out.",
         ),
         Option("layers", str, "all", "Layers to read, separated by commas; or all."),
-        Option(
-            "pooling",
-            str,
-            None,
-            "How tokens become one vector; default the model's own.",
-            ("mean", "last", "first", "max", "weighted"),
-        ),
+        POOLING,
         Option("documents", int, 200, "Most texts of one length.", low=30, high=2000),
         Option(
             "distractors",
@@ -148,7 +137,7 @@ ANALYSIS = Analysis(
             low=10,
             high=1_000_000,
         ),
-        Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000),
+        DRAWS,
     ),
     run=run,
     precheck=check,

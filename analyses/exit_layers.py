@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from probes.analysis import (
+    DRAWS,
+    POOLING,
     Analysis,
     Option,
     Progress,
@@ -134,13 +136,7 @@ ANALYSIS = Analysis(
             "Unlabelled texts for the translators, best like yours: a .txt with one text per line, a table, or a "
             "built-in name. Default: a sample of the built-in text, beside the fit part of the data.",
         ),
-        Option(
-            "pooling",
-            str,
-            None,
-            "How tokens become one vector; default the model's own.",
-            ("mean", "last", "first", "max", "weighted"),
-        ),
+        POOLING,
         Option(
             "temperatures",
             str,
@@ -160,7 +156,7 @@ ANALYSIS = Analysis(
             None,
             "Text put before every text of other data; default the maker's.",
         ),
-        Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000),
+        DRAWS,
         Option("batch_size", int, 1, "Texts at once while time is measured.", low=1, high=4096),
         Option("latency_seconds", float, 20.0, "Time spent on measuring time.", low=1, high=3600),
     ),

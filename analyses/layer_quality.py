@@ -16,6 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 from probes.analysis import (
+    DRAWS,
+    POOLING,
     Analysis,
     Option,
     Progress,
@@ -97,18 +99,12 @@ ANALYSIS = Analysis(
             replace(option, default=2000) if option.name == "limit" else option
             for option in model_options("minilm", "docstring-topics")
         ),
-        Option(
-            "pooling",
-            str,
-            None,
-            "How tokens become one vector; default the model's own.",
-            ("mean", "last", "first", "max", "weighted"),
-        ),
+        POOLING,
         Option("parts", str, "all", PART_HELP),
         Option("view_texts", int, 500, "Most texts behind the metrics of two views.", low=50),
         Option("token_texts", int, 500, "Most texts behind the metrics within a text.", low=20),
         Option("attention_texts", int, 50, "Most texts behind the gains of heads.", low=5),
-        Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000),
+        DRAWS,
     ),
     run=run,
     precheck=check,

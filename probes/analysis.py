@@ -156,6 +156,16 @@ def model_options(model: str, data: str) -> tuple[Option, ...]:
     )
 
 
+POOLING = Option(
+    "pooling",
+    str,
+    None,
+    "How tokens become one vector; default the model's own.",
+    ("mean", "last", "first", "max", "weighted"),
+)
+DRAWS = Option("draws", int, 1000, "Bootstrap draws behind every interval.", low=200, high=100_000)
+
+
 def describe_model(model: Model) -> dict[str, Any]:
     """What `run.json` says of a model."""
     return {

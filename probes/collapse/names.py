@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from probes.errors import InputError, unknown_name
+from probes.errors import InputError
 
 T = TypeVar("T", int, float)
 
@@ -47,20 +47,3 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
 
 def _name(kind: Any) -> str:
     return "whole number" if kind is int else "number"
-
-
-def parse_parts(text: str) -> frozenset[str]:
-    """Names of parts separated by commas, or `all`.
-
-    >>> sorted(parse_parts("mask, length"))
-    ['length', 'mask']
-    """
-    names = [name for name in (piece.strip() for piece in text.split(",")) if name]
-    if names == ["all"]:
-        return frozenset(PARTS)
-    for name in names:
-        if name not in PARTS:
-            raise unknown_name("--parts", name, (*PARTS, "all"))
-    if not names:
-        raise InputError(f"--parts {text!r}: name at least one of {', '.join(PARTS)}, or all")
-    return frozenset(names)

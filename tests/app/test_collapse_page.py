@@ -139,7 +139,7 @@ def test_other_analyses_lead_elsewhere_and_back(small: Path, runs: Path, page: A
     synthetic_quality.write_quality_run(runs)
     at = page(run="minilm-quality")
     assert not _charts(at)
-    assert any("did not look for collapse" in info.value for info in at.info)
+    assert any("has not looked for collapse" in info.value for info in at.info)
     next(b for b in at.button if b.label.startswith("Open")).click().run()
     assert not at.exception
     assert "Mean cosine between texts" in _titles(at)

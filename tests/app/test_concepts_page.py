@@ -268,7 +268,7 @@ def test_a_run_of_another_analysis_points_elsewhere(
 ) -> None:
     synthetic.make_run(runs, "chosen")
     at = concepts_page(run="chosen")
-    assert "measured no concepts" in at.info[0].value
+    assert "has not measured concepts" in at.info[0].value
     assert any("fathometer run concept-depth --model minilm" in code.value for code in at.code)
     studies.write_small_concept_run(runs)
     at = concepts_page(run="chosen")

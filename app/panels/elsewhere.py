@@ -1,0 +1,49 @@
+"""Where a run belongs that was opened on another page, and how a run for this page is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from panels import state
+from panels.state import Shown
+from panels.words import tag
+
+OVERVIEW = Path(__file__).parents[1] / "pages" / "overview.py"
+
+
+def how_to(text: str, command: str) -> None:
+    """What is missing, and the command that makes it."""
+    st.text(text)
+    st.code(command, language="bash")
+
+
+def elsewhere(run: Shown, analysis: str, missed: str, command: str) -> None:
+    """A run of another analysis: where it is shown, and the newest run of `analysis`, which belongs here.
+
+    `missed` says what such a run does and this one did not, after "No run here has".
+    """
+    name = tag(str(run.view.info.get("analysis", "")))
+    st.info(f"This is a run of {name}: it has not {missed}.", icon=":material/info:")
+    st.page_link(
+        OVERVIEW, label="Its figures are on the page Overview", icon=":material/straighten:"
+    )
+    newest = next((v for v in state.runs() if v.info.get("analysis") == analysis), None)
+    if newest is None:
+        how_to(f"No run here has {missed}. Make one:", command)
+    else:
+        st.button(
+            f"Open {tag(newest.slug)}",
+            on_click=_open,
+            args=(newest.slug,),
+            icon=":material/open_in_new:",
+            key=f"open-{run.slug}",
+            help=f"The newest run that has {missed}.",
+        )
+
+
+def _open(slug: str) -> None:
+    st.session_state["run"] = slug
+    if st.session_state.get("with") == slug:
+        st.session_state["with"] = None
