@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.concepts.each import layers_at
+from probes.concepts.depths import layers_at
 from probes.concepts.tasks import ConceptTask, Reading
 from probes.erasure import (
     CausalOptions,

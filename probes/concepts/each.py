@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from probes.concepts.depths import ELEVEN, layers_at
 from probes.concepts.measure import common
 from probes.concepts.states import LayerStates
 from probes.concepts.tasks import ConceptTask, Reading
@@ -29,18 +30,8 @@ if TYPE_CHECKING:
     from probes.store import Store
 
 MOST_SENTENCES = 8
-FOLLOWED_DEPTHS = tuple(k / 10 for k in range(11))  # where the state after each sentence is read
 SHOWN_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MIN_TEXTS = 40  # with a sentence at that place, for a probe to be worth it
-
-
-def layers_at(n_layers: int, depths: tuple[float, ...]) -> list[int]:
-    """Layers at relative depths, halves rounded up.
-
-    >>> layers_at(6, (0.0, 0.25, 0.5, 1.0))
-    [0, 2, 3, 6]
-    """
-    return sorted({int(np.floor(depth * n_layers + 0.5)) for depth in depths})
 
 
 def few_labels(study: Study, task: ConceptTask) -> None:
@@ -156,7 +147,7 @@ def over_time(study: Study, task: ConceptTask) -> None:
         return
     after = _SentenceStates(study, task, [row[:most] for row in spans])
     tables: list[pd.DataFrame] = []
-    layers = layers_at(study.n_layers, FOLLOWED_DEPTHS)
+    layers = layers_at(study.n_layers, ELEVEN)
     for number in range(1, most + 1):
         study.progress(number - 1, most, f"probe {task.name} after each sentence")
         rows = np.array([i for i, row in enumerate(spans) if len(row) >= number])

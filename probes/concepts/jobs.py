@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from probes.concepts.conditions import Condition
+from probes.concepts.depths import ELEVEN, layers_at
 from probes.concepts.measure import Measured, measure_code, measure_curve, measure_depth
 from probes.concepts.plan import ConceptPlan
 from probes.concepts.summary import above_bag
@@ -41,7 +42,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job found: the curve, its depth, its code (where asked for), and whether it is above the bag of words."""
+    """What a job found: the curve, its depth, its code (where asked for), and whether it is above the bag of words.
+
+    Untrained weights have no depth: `depth` is empty."""
 
     measured: Measured
     depth: pd.DataFrame
@@ -55,11 +58,18 @@ def probe(job: Job) -> Result:
 
     task, plan, pooling = job.task, job.plan, job.pooling
     plain = job.condition.kind is None
-    states = open_store(job.path)["exit"]
+    states: Mapping[int, Any] = open_store(job.path)["exit"]
+    fresh = job.condition.kind == "untrained"
+    if (
+        fresh
+    ):  # fresh weights change little from layer to layer: eleven depths draw the control's line
+        states = {layer: states[layer] for layer in layers_at(job.n_layers, ELEVEN)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BelowChanceWarning)  # the notes of the table say it too
         measured = measure_curve(task, states, pooling, plan, job.condition)
-    depth = measure_depth(task, measured.curve, pooling, plan, job.n_layers)
+    depth = pd.DataFrame()
+    if not fresh:
+        depth = measure_depth(task, measured.curve, pooling, plan, job.n_layers)
     coded = plain and "mdl" in plan.parts and task.kind in ("classes", "pairs", "tokens")
     code = tuple(measure_code(task, states, pooling, plan)) if coded else ()
     above = above_bag(measured.curve, measured.bag, plan.draws, plan.seed)

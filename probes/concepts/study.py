@@ -206,7 +206,7 @@ def _write_down(study: Study, job: Job, future: Future[Result]) -> None:
         return
     study.add(result.measured.rows)
     if job.condition.kind is not None:
-        if job.condition.kind != "untrained":
+        if len(result.depth):
             study.add(result.depth)
         return
     for note in result.measured.notes:
