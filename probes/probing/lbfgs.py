@@ -166,9 +166,18 @@ class _Objective:
         if self.binary:
             a = torch.maximum(matrix[..., 0], floor)
             return partial(preconditioner.apply, a=a, ridge=self.ridge)
-        values, Q = torch.linalg.eigh(matrix)
+        values, Q = class_axes(matrix)
         a = torch.maximum(values, floor)
         return lambda g: Q @ preconditioner.apply(Q.transpose(1, 2) @ g, a, self.ridge)
+
+
+def class_axes(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (P, c) and eigenvectors (P, c, c) of curvatures in the logits.
+
+    In float64: where all probabilities are 0 or 1, float32 holds denormal numbers on which LAPACK does not converge.
+    """
+    values, Q = torch.linalg.eigh(matrix.double())
+    return values.to(matrix.dtype), Q.to(matrix.dtype)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from probes.probing import LinearProbe, RidgeProbe
 from probes.probing.base import Concept
 from probes.probing.design import make_design
 from probes.probing.folds import FoldPlan, stratified_folds
-from probes.probing.lbfgs import Preconditioner, Problems, minimise
+from probes.probing.lbfgs import Preconditioner, Problems, class_axes, minimise
 from probes.probing.sweep import out_of_fold
 
 
@@ -171,3 +171,17 @@ def test_cuda_agrees_with_the_cpu(probe: type[LinearProbe] | type[RidgeProbe]) -
     cpu, cuda = (out_of_fold(probe(device=d), X, concept, folds)[0] for d in ("cpu", "cuda"))
     assert cpu.chosen == cuda.chosen
     np.testing.assert_allclose(cuda.scores, cpu.scores, atol=1e-2)
+
+
+def test_curvature_of_certain_predictions_has_axes() -> None:
+    # Met on real states: probabilities of 0 and 1 up to denormal numbers, on which a float32 solver gave up.
+    matrix = torch.zeros(7, 7)
+    matrix[1, 1], matrix[2, 2], matrix[4, 4], matrix[6, 6] = 1.55e-5, 1.42e-5, 1.31e-6, 9.8e-45
+    matrix[1, 2] = matrix[2, 1] = -1.41e-5
+    matrix[1, 4] = matrix[4, 1] = -1.3e-6
+    matrix[1, 6] = matrix[6, 1] = -9.8e-45
+    values, axes = class_axes(torch.stack([torch.eye(7), matrix]))
+    assert torch.isfinite(values).all()
+    back = axes @ torch.diag_embed(values) @ axes.transpose(1, 2)
+    assert torch.allclose(back[1], matrix, atol=1e-11)
+    assert torch.allclose(axes @ axes.transpose(1, 2), torch.eye(7).expand(2, 7, 7), atol=1e-6)
