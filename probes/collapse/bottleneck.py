@@ -187,20 +187,27 @@ def bottleneck_table(
 ) -> pd.DataFrame:
     """Mean loss in bits per token at every rank: rank, loss_bits, low, high, n (tokens), seed; bootstrap over texts.
 
-    `losses` (ranks, tokens), `owner` (tokens,) the text of each.
+    difference, difference_low, difference_high: the loss less that of the last rank, paired by text. `losses` (ranks,
+    tokens), `owner` (tokens,) the text of each.
     """
     _, owner = np.unique(owner, return_inverse=True)
     sizes: Array = np.bincount(owner).astype(np.float64)
     per_text = [np.bincount(owner, weights=row) for row in losses]
     sums = np.asarray(per_text, dtype=np.float64)  # (ranks, texts)
     resamples = Resamples.make(len(sizes), draws, seed)
-    low, high = percentile_interval(resamples.means(sums) / resamples.means(sizes[None, :]), axis=1)
+    drawn = resamples.means(sums) / resamples.means(sizes[None, :])
+    low, high = percentile_interval(drawn, axis=1)
+    lower, upper = percentile_interval(drawn - drawn[-1], axis=1)
+    mean = losses.mean(axis=1)
     return pd.DataFrame(
         {
             "rank": list(ranks),
-            "loss_bits": losses.mean(axis=1),
+            "loss_bits": mean,
             "low": low,
             "high": high,
+            "difference": mean - mean[-1],
+            "difference_low": lower,
+            "difference_high": upper,
             "n": losses.shape[1],
             "seed": seed,
         }

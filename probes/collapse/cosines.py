@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from probes.errors import DoesNotApply, InputError
+from probes.exits.resample import Resamples
 from probes.linalg import check_matrix, normalise_rows
 from probes.stats import Estimate, check_confidence
 
@@ -49,6 +50,20 @@ def mean_cosine(units: Array, counts: Array) -> Array:
     copies = np.einsum("ij,ij->j", weights, weights)
     pairs = weights.sum(axis=0) ** 2 - copies
     return np.clip((np.einsum("dj,dj->j", total, total) - copies) / pairs, -1.0, 1.0)
+
+
+def drawn_cosine(X: Any, resamples: Resamples) -> tuple[float, Array]:
+    """Mean cosine over all pairs of different rows of X (n, d), and under every resample of the rows: (draws,).
+
+    Raises `DoesNotApply` as `unit_rows`.
+
+    >>> value, draws = drawn_cosine(np.eye(10), Resamples.make(10, 3, seed=0))
+    >>> value, draws.tolist()
+    (0.0, [0.0, 0.0, 0.0])
+    """
+    units = unit_rows(X)
+    drawn = [mean_cosine(units, weights) for _, weights in resamples.chunks()]
+    return float(mean_cosine(units, np.ones((len(units), 1)))[0]), np.concatenate(drawn)
 
 
 def cosine_quantiles(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.collapse.cosines import fit_slope, mean_cosine, unit_rows
 from probes.collapse.judge import Judge
-from probes.collapse.remedies import REMEDIES, Change
+from probes.collapse.left import Cuts, Left, Meter, few_cuts, read_cuts
+from probes.collapse.remedies import REMEDIES
 from probes.errors import DoesNotApply
 
 if TYPE_CHECKING:
@@ -20,63 +20,12 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating[Any]]
 
 HEAD_TEXTS = 200  # that the choice of a head for ditto pooling looks at
-SLOPE_DOCUMENTS = 64  # enough for a slope that only compares
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Cuts:
-    """The same documents at a few lengths: tokens -> layer -> (n, d), through the maker's head."""
-
-    states: Mapping[int, Mapping[int, Array]]
-
-    def slope(self, layer: int, change: Change | None = None) -> float | None:
-        """Collapse slope of changed states; None where cosines are undefined."""
-        made = change or (lambda X: X)
-        try:
-            values = [mean(made(states[layer])) for states in self.states.values()]
-        except DoesNotApply:
-            return None
-        return float(fit_slope(list(self.states), np.asarray(values)))
-
-
-def mean(X: Array) -> float:
-    """Mean cosine between different rows of X (n, d)."""
-    units = unit_rows(X)
-    return float(mean_cosine(units, np.ones((len(units), 1)))[0])
-
-
-def mean_or_none(X: Array) -> float | None:
-    """The same; None where a row has no direction."""
-    try:
-        return mean(X)
-    except DoesNotApply:
-        return None
-
-
-def few_cuts(study: Study) -> tuple[tuple[str, ...], list[int]] | None:
-    """A few documents, and the shortest, the middle and the longest cut; None where there are no long documents."""
-    try:
-        documents, cuts = study.cut_documents
-    except DoesNotApply:
-        return None
-    return documents[:SLOPE_DOCUMENTS], sorted({cuts[0], cuts[len(cuts) // 2], cuts[-1]})
-
-
-def read_cuts(study: Study, told: str, **more: Any) -> Cuts | None:
-    """The states of a few documents at a few cuts; None where there are no long documents."""
-    if (chosen := few_cuts(study)) is None:
-        return None
-    documents, cuts = chosen
-    read: dict[int, dict[int, Array]] = {}
-    for cut in cuts:
-        store = study.states(documents, told, max_length=cut, **more)
-        read[cut] = {layer: study.embedded(store, layer) for layer in study.layers}
-    return Cuts(read)
-
-
 def temperatures(study: Study) -> None:
-    """tables/temperature: quality and collapse at every attention temperature; the best is chosen on `calibrate`."""
+    """tables/temperature: quality and collapse at every attention temperature, each against τ = 1; the best is chosen
+    on `calibrate`."""
     from probes.layers import temperature
 
     judge = Judge.make(study.material, study.plan.draws, study.plan.seed)
@@ -94,21 +43,23 @@ def temperatures(study: Study) -> None:
 
 @dataclass(frozen=True)
 class _Judged:
-    """One layer under one condition: per-example scores (1, n), mean cosine and collapse slope."""
+    """One layer under one condition: per-example scores (1, n), and how much collapse it leaves."""
 
     scores: Array
-    anisotropy: float | None
-    slope: float | None
+    left: Left
 
 
 def _judged(study: Study, judge: Judge, told: str, **more: Any) -> Iterator[tuple[int, _Judged]]:
     own = judge.material.texts[: judge.material.own]
     store = study.states(own, told, **more)
-    cuts = read_cuts(study, told, **more)
+    cuts, meter = read_cuts(study, told, **more), _meter(study)
     for layer in study.layers:
         states = study.embedded(store, layer)
-        slope = None if cuts is None else cuts.slope(layer)
-        yield layer, _Judged(judge.scores(states), mean_or_none(states), slope)
+        yield layer, _Judged(judge.scores(states), meter.read(states, cuts, layer))
+
+
+def _meter(study: Study) -> Meter:
+    return Meter(study.plan.draws, study.plan.seed)
 
 
 def temperature_rows(
@@ -132,8 +83,7 @@ def temperature_rows(
                         **about,
                         "measure": judge.measure,
                         **numbers[tau, split],
-                        "anisotropy": read[tau][layer].anisotropy,
-                        "collapse_slope": read[tau][layer].slope,
+                        **read[tau][layer].left.row(plain.left),
                         "chosen": tau == best,
                         "seed": study.plan.seed,
                     }
@@ -146,7 +96,7 @@ def remedies(study: Study) -> None:
     judge = Judge.make(study.material, study.plan.draws, study.plan.seed, ("test",))
     material = judge.material
     store = study.states(material.texts, "remedies: encode texts")
-    cuts = read_cuts(study, "remedies: encode cut documents")
+    cuts, meter = read_cuts(study, "remedies: encode cut documents"), _meter(study)
     notes: list[str] = []
     others = _other_ways(study, judge, notes)
     rows: list[Row] = []
@@ -154,9 +104,8 @@ def remedies(study: Study) -> None:
         study.progress(done, len(study.layers), "remedies: fit and judge at every layer")
         states = study.embedded(store, layer)
         plain = judge.scores(states)
-        own = states[: material.own]
-        slope = None if cuts is None else cuts.slope(layer)
-        found = {"none": _Judged(plain, mean_or_none(own), slope)}
+        none = meter.read(states[: material.own], cuts, layer)
+        found = {"none": _Judged(plain, none)}
         for name, fit in REMEDIES.items():
             try:
                 change = fit(states[material.fit_rows])
@@ -164,10 +113,8 @@ def remedies(study: Study) -> None:
                 notes.append(f"{name}: {reason}")
                 continue
             changed = change(states)
-            slope = None if cuts is None else cuts.slope(layer, change)
-            found[name] = _Judged(
-                judge.scores(changed), mean_or_none(changed[: material.own]), slope
-            )
+            left = meter.read(changed[: material.own], cuts, layer, change)
+            found[name] = _Judged(judge.scores(changed), left)
         found.update({name: layers[layer] for name, layers in others.items() if layer in layers})
         for name, one in found.items():
             about = {"dataset": study.data.name, "remedy": name, "layer": layer, "split": "test"}
@@ -176,8 +123,7 @@ def remedies(study: Study) -> None:
                     **about,
                     "measure": judge.measure,
                     **judge.numbers(one.scores, plain, "test"),
-                    "anisotropy": one.anisotropy,
-                    "collapse_slope": one.slope,
+                    **one.left.row(none),
                     "seed": study.plan.seed,
                 }
             )
@@ -226,11 +172,9 @@ def _ditto(study: Study, judge: Judge) -> dict[int, _Judged]:
         documents, lengths = chosen
         cuts = Cuts({cut: pool(documents, cut) for cut in lengths})
     states = pool(material.texts[: material.own], limit)
+    meter = _meter(study)
     return {
-        layer: _Judged(
-            judge.scores(X), mean_or_none(X), None if cuts is None else cuts.slope(layer)
-        )
-        for layer, X in states.items()
+        layer: _Judged(judge.scores(X), meter.read(X, cuts, layer)) for layer, X in states.items()
     }
 
 

@@ -25,6 +25,7 @@ from probes.stats import percentile_interval
 
 Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
+Row = dict[str, Any]
 
 CUTOFFS = (1, 10)
 
@@ -117,14 +118,22 @@ def index_rows(
     dims: Sequence[int],
     sizes: Sequence[int],
     resamples: Resamples,
-) -> list[dict[str, Any]]:
-    """Rows of one layer: dim, distractors, k, recall, low, high, n; bootstrap over queries in their clusters."""
+) -> tuple[list[Row], list[Row]]:
+    """Rows of one layer: dim, distractors, k, recall, low, high, n; bootstrap over queries in their clusters.
+
+    And where every width but the last breaks: dim, k, distractors, difference, low, high, n. That is the smallest of
+    `sizes` (ascending) at which recall less that of the last width, paired by query, lies below zero with its 95 %
+    interval; `distractors` is None where it does at none, and the difference that at the largest.
+    """
     nearer = outscoring(states, search, dims)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    breaks: dict[tuple[int, int], Row] = {}
     for size in sizes:
         for k in CUTOFFS:
             chances = expected_recall(nearer, search.distractors, size, k)
-            low, high = percentile_interval(resamples.means(chances), axis=1)
+            drawn = resamples.means(chances)
+            low, high = percentile_interval(drawn, axis=1)
+            lower, upper = percentile_interval(drawn - drawn[-1], axis=1)
             for step, m in enumerate(dims):
                 rows.append(
                     {
@@ -137,4 +146,16 @@ def index_rows(
                         "n": len(search.queries),
                     }
                 )
-    return rows
+            recall = chances.mean(axis=1)
+            for step, m in enumerate(dims[:-1]):
+                if breaks.get((m, k), {}).get("distractors") is None:
+                    breaks[m, k] = {
+                        "dim": m,
+                        "k": k,
+                        "distractors": size if upper[step] < 0 else None,
+                        "difference": float(recall[step] - recall[-1]),
+                        "low": float(lower[step]),
+                        "high": float(upper[step]),
+                        "n": len(search.queries),
+                    }
+    return rows, list(breaks.values())

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probes.collapse.cosines import cosine_quantiles, fit_slope, mean_cosine, unit_rows
+from probes.collapse.cosines import cosine_quantiles, drawn_cosine, fit_slope
 from probes.errors import DataError, DoesNotApply
 from probes.exits.resample import Resamples
 from probes.layers import measure_layers
@@ -19,9 +19,11 @@ from probes.stats import percentile_interval
 
 Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
+Rise = tuple[float, float, float]  # a difference with its interval
 
 FEWEST_TEXTS = 30  # of one length: fewer would make every other length as small
 METRICS = ("anisotropy", centroid_distance.__name__, "effective_rank")
+DIFFERENCE = ("difference", "difference_low", "difference_high")
 _KEPT = ("layer", "measure", "value", "low", "high", "n", "seed")
 QUANTILES = {"cosine_p10": 0.1, "cosine_p50": 0.5, "cosine_p90": 0.9}
 
@@ -97,11 +99,13 @@ def study_lengths(
     lengths : states of the same number n of texts at every length, shortest first. paired : row i is the same document
     at every length (cuts), so that documents are resampled once for all; otherwise every length is resampled alone.
 
-    The table has layer, tokens, tokens_low, tokens_high, measure, value, low, high, n, seed. Measures are anisotropy
-    (mean cosine), centroid_distance and effective_rank with jackknife intervals, and quantiles of the cosine. Slopes
-    have percentile bootstrap intervals. An onset is the first length whose mean cosine lies above that of the first,
-    by the paired 95 % interval; null where there is none, and computed only when `paired`. What does not apply is
-    null, with its reason in `notes`. Paper: Zhou et al. 2024 (arXiv 2410.24200).
+    The table has layer, tokens, tokens_low, tokens_high, measure, value, low, high, n, seed, and difference,
+    difference_low, difference_high: the mean cosine less that of the first length, with its paired 95 % interval
+    (null for other measures, for the first length, and unless `paired`). Measures are anisotropy (mean cosine),
+    centroid_distance and effective_rank with jackknife intervals, and quantiles of the cosine. Slopes have percentile
+    bootstrap intervals. An onset is the shortest length such that there and at all longer ones the difference lies
+    above zero by its interval; null where there is none, and computed only when `paired`. What does not apply is null,
+    with its reason in `notes`. Paper: Zhou et al. 2024 (arXiv 2410.24200).
 
     >>> rng = np.random.default_rng(0)
     >>> X, common = rng.normal(size=(40, 8)), np.ones(8)
@@ -118,6 +122,7 @@ def study_lengths(
         tables.append(_measured(length, seed, notes))
     slopes: list[dict[str, Any]] = []
     onsets: list[dict[str, Any]] = []
+    rises: dict[tuple[int, float], Rise] = {}
     for layer in sorted(lengths[0].states):
         try:
             cosines = cosine_draws([one.states[layer] for one in lengths], paired, draws, seed)
@@ -127,11 +132,28 @@ def study_lengths(
         tokens = [one.tokens for one in lengths]
         slopes.append({"layer": layer, **cosines.slope(tokens), "seed": seed})
         if paired:
+            own = cosines.rises()
+            rises.update({(layer, at): rise for at, rise in zip(tokens[1:], own, strict=True)})
             onset = cosines.onset(tokens)
             onsets.append({"layer": layer, "value": onset, "n": cosines.n, "seed": seed})
             if onset is None:
-                notes.append(f"layer {layer}: no cut lies above the shortest one: no onset")
-    return LengthResult(pd.concat(tables, ignore_index=True), slopes, onsets, notes)
+                notes.append(
+                    f"layer {layer}: the longest cuts do not lie above the shortest: no onset"
+                )
+    return LengthResult(
+        _with_rises(pd.concat(tables, ignore_index=True), rises), slopes, onsets, notes
+    )
+
+
+def _with_rises(table: pd.DataFrame, rises: Mapping[tuple[int, float], Rise]) -> pd.DataFrame:
+    """The table with the differences to the first length beside mean cosines."""
+    none = (None, None, None)
+    cells = zip(table["measure"], table["layer"], table["tokens"], strict=True)
+    found = [rises.get((k, at), none) if name == METRICS[0] else none for name, k, at in cells]
+    return table.assign(**{
+        name: pd.Series([rise[step] for rise in found], dtype=object)
+        for step, name in enumerate(DIFFERENCE)
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,12 +170,22 @@ class CosineDraws:
         value = float(fit_slope(tokens, self.values))
         return {"value": value, "low": float(low), "high": float(high), "n": self.n}
 
+    def rises(self) -> list[Rise]:
+        """Per length after the first its mean cosine less that of the first, paired: value, low, high."""
+        found: list[Rise] = []
+        for value, drawn in zip(self.values[1:], self.draws[1:], strict=True):
+            low, high = percentile_interval(drawn - self.draws[0])
+            found.append((float(value - self.values[0]), float(low), float(high)))
+        return found
+
     def onset(self, tokens: Sequence[float]) -> float | None:
-        """The first length above the shortest by the paired 95 % interval; None where there is none."""
-        for step in range(1, len(self.values)):
-            if float(percentile_interval(self.draws[step] - self.draws[0])[0]) > 0:
-                return float(tokens[step])
-        return None
+        """The shortest length that, as all longer ones, lies above the first by its interval; None if there is none."""
+        found: float | None = None
+        for at, (_, low, _) in zip(reversed(tokens), reversed(self.rises()), strict=False):
+            if low <= 0:
+                break
+            found = float(at)
+        return found
 
 
 def cosine_draws(states: Sequence[Array], paired: bool, draws: int, seed: int) -> CosineDraws:
@@ -165,11 +197,10 @@ def cosine_draws(states: Sequence[Array], paired: bool, draws: int, seed: int) -
     values: list[float] = []
     drawn: list[Array] = []
     for step, X in enumerate(states):
-        units = unit_rows(X)
         own = seed if paired else int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-        counts = Resamples.make(n, draws, own).counts.astype(np.float64)
-        values.append(float(mean_cosine(units, np.ones((n, 1)))[0]))
-        drawn.append(mean_cosine(units, counts))
+        value, under = drawn_cosine(X, Resamples.make(n, draws, own))
+        values.append(value)
+        drawn.append(under)
     return CosineDraws(np.asarray(values), np.asarray(drawn), n)
 
 

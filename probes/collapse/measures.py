@@ -25,8 +25,8 @@ COLLAPSE_ONSET = register_measure(
         1.0,
         None,
         "up",
-        "Shortest cut of the same documents whose mean cosine lies above that of the shortest cut, by a paired 95 % "
-        "interval; none where no cut's does.",
+        "Shortest cut of the same documents from which on the mean cosine of every cut lies above that of the shortest "
+        "cut, by a paired 95 % interval; none where that of the longest does not.",
         "Zhou et al. 2024 (arXiv 2410.24200)",
     )
 )

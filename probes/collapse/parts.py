@@ -162,21 +162,32 @@ def masked(study: Study) -> None:
 
 
 def index(study: Study) -> None:
-    """tables/index_size: expected recall against the number of distractors, per layer and width."""
+    """tables/index_size: expected recall against the number of distractors, per layer and width; tables/index_breaks:
+    from which number on a width loses to the full one."""
     task, texts = _retrieval(study)
     more = _more_texts(study, study.plan.distractors - len(np.unique(task.documents)))
     search, every = build_search(task, texts, more, study.plan.distractors)
+    if len(search.pool) < study.plan.distractors:
+        study.tell([
+            f"index: {len(search.pool):,} documents, fewer than the {study.plan.distractors:,} asked for: the data, "
+            "the texts and the built-in text hold no more that do not overlap (--texts names others)"
+        ])  # fmt: skip
     sizes = index_size.subset_sizes(int(search.distractors.min()))
     store = study.states(every, "index: encode queries and pool")
     drawn = Resamples.make(len(search.queries), study.plan.draws, study.plan.seed, search.clusters)
     found: list[dict[str, Any]] = []
+    breaks: list[dict[str, Any]] = []
     for done, layer in enumerate(study.layers):
         study.progress(done, len(study.layers), "index: search at every layer and width")
         states = study.embedded(store, layer)
-        rows = index_size.index_rows(states, search, default_dims(states.shape[1]), sizes, drawn)
+        dims = default_dims(states.shape[1])
+        rows, broken = index_size.index_rows(states, search, dims, sizes, drawn)
         place = {"dataset": study.data.name, "layer": layer}
         found += [{**place, **row, "seed": study.plan.seed} for row in rows]
+        breaks += [{**place, **row, "seed": study.plan.seed} for row in broken]
         study.write("index_size", found)
+        if breaks:  # a model so narrow that it has one width has none
+            study.write("index_breaks", breaks)
 
 
 def build_search(

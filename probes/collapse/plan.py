@@ -26,7 +26,8 @@ class Places:
 @dataclass(frozen=True)
 class CollapsePlan:
     """Settings of a study: `taus` are attention temperatures, `cuts` lengths in tokens (special ones included),
-    `distractors` the most documents of the index, `documents` the most texts of one length.
+    `distractors` the most documents of the index (fewer where there is no more text), `documents` the most texts of
+    one length.
     """
 
     parts: frozenset[str] = frozenset(PARTS)

@@ -65,10 +65,25 @@ def test_the_table_has_the_mean_and_an_interval_around_it() -> None:
     owner = np.repeat(np.arange(50), rng.integers(1, 9, 50))
     losses = rng.gamma(2.0, size=(3, len(owner))) + np.array([[2.0], [1.0], [0.0]])
     table = bottleneck_table(losses, owner, [1, 2, 3], draws=400)
-    assert list(table.columns) == ["rank", "loss_bits", "low", "high", "n", "seed"]
+    ends = ["difference", "difference_low", "difference_high"]
+    assert list(table.columns) == ["rank", "loss_bits", "low", "high", *ends, "n", "seed"]
     np.testing.assert_allclose(table["loss_bits"], losses.mean(axis=1))
     assert ((table["low"] < table["loss_bits"]) & (table["loss_bits"] < table["high"])).all()
     assert (table["n"] == len(owner)).all()
+    assert table[ends].iloc[-1].tolist() == [0, 0, 0]
+
+
+def test_differences_between_ranks_are_paired_by_text() -> None:
+    """Texts differ a lot, ranks by the same amount in all: the interval is narrow."""
+    owner = np.repeat(np.arange(30), 4)
+    hard = np.repeat(np.random.default_rng(0).normal(0, 5, 30), 4)
+    losses = np.stack([hard + 0.3, hard])
+    table = bottleneck_table(losses, owner, [1, 2], draws=300)
+    row = table.iloc[0]
+    assert row["high"] - row["low"] > 1
+    assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx(
+        [0.3] * 3
+    )
 
 
 def test_the_spectrum_is_that_of_the_matrix() -> None:

@@ -79,7 +79,7 @@ def test_ties_count_against_us() -> None:
 
 def test_recall_falls_with_the_index_and_rises_with_k() -> None:
     states, search = planted(3, queries=40, pool=200)
-    rows = index_rows(
+    rows, _ = index_rows(
         states, search, [3, 6], subset_sizes(100), Resamples.make(40, 200, 0, search.clusters)
     )
     assert len(rows) == 2 * 2 * 3
@@ -91,6 +91,39 @@ def test_recall_falls_with_the_index_and_rises_with_k() -> None:
     assert all(0 <= row["low"] <= row["recall"] <= row["high"] <= 1 for row in rows)
     at = {(row["dim"], row["distractors"], row["k"]): row["recall"] for row in rows}
     assert all(at[m, size, 10] >= at[m, size, 1] for m in (3, 6) for size in (10, 30, 100))
+
+
+def test_a_width_breaks_where_its_paired_difference_first_excludes_zero() -> None:
+    """Narrow embeddings of queries near their documents: against every resample written out."""
+    rng = np.random.default_rng(4)
+    own = rng.normal(size=(60, 8))
+    noise = rng.normal(size=(400, 8))
+    queries = own + 0.5 * rng.normal(size=own.shape)
+    states = np.concatenate([queries, own, noise]).astype(np.float32)
+    search = Search(
+        np.arange(60), np.arange(60, 520), sparse.csr_array(np.eye(60, 460)), np.arange(60) // 2
+    )
+    resamples = Resamples.make(60, 300, 0, search.clusters)
+    dims, sizes = [2, 7, 8], [1, 10, 100, 459]
+    _, breaks = index_rows(states, search, dims, sizes, resamples)
+    assert {(row["dim"], row["k"]) for row in breaks} == {(m, k) for m in (2, 7) for k in (1, 10)}
+    nearer = outscoring(states, search, dims)
+    for row in breaks:
+        found = []
+        for size in sizes:
+            chances = expected_recall(nearer, search.distractors, size, row["k"])
+            gap = chances[dims.index(row["dim"])] - chances[2]
+            means = [np.repeat(gap, weights).mean() for weights in resamples.counts.T]
+            found.append((size, gap.mean(), *np.quantile(means, [0.025, 0.975])))
+        below = [one for one in found if one[3] < 0]
+        size, *numbers = below[0] if below else found[-1]
+        assert row["distractors"] == (size if below else None)
+        assert [row["difference"], row["low"], row["high"]] == pytest.approx(numbers, abs=1e-12)
+    at = {(row["dim"], row["k"]): row["distractors"] for row in breaks}
+    assert at[2, 1] < at[2, 10]  # few results break before many
+    assert at[7, 10] is None
+    whole, none = index_rows(states, search, [8], sizes, resamples)
+    assert (len(whole), none) == (8, [])
 
 
 def test_large_pools_have_finite_chances() -> None:

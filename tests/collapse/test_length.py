@@ -7,12 +7,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from probes.collapse.length import FEWEST_TEXTS, Length, cosine_draws, study_lengths, token_bins
+from probes.collapse.length import (
+    FEWEST_TEXTS,
+    CosineDraws,
+    Length,
+    cosine_draws,
+    study_lengths,
+    token_bins,
+)
 from probes.errors import DataError, DoesNotApply
+from probes.exits.resample import Resamples
 
 CUTS = (8, 16, 32, 64)
 COLUMNS = [
     "tokens", "tokens_low", "tokens_high", "layer", "measure", "value", "low", "high", "n", "seed",
+    "difference", "difference_low", "difference_high",
 ]  # fmt: skip
 
 
@@ -68,7 +77,48 @@ def test_without_collapse_intervals_cover_zero_as_often_as_they_say() -> None:
 def test_the_onset_is_the_first_cut_above_the_shortest() -> None:
     found = study_lengths(states(lambda step: [0.3, 0.3, 1.0, 1.0][step]), paired=True, draws=300)
     assert [row["value"] for row in found.onsets] == [None, 32.0]
-    assert any("layer 0: no cut" in note for note in found.notes)
+    assert any("layer 0: the longest cuts" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("means", "onset"),
+    [
+        ((0.3, 0.4, 0.2, 0.1), None),  # above at first, but not from there on
+        ((0.3, 0.4, 0.2, 0.5), 64.0),
+        ((0.3, 0.4, 0.35, 0.5), 16.0),  # a fall that stays above the shortest
+    ],
+)
+def test_an_onset_holds_for_all_longer_cuts(means: tuple[float, ...], onset: float | None) -> None:
+    values = np.asarray(means)
+    noise = 0.01 * np.random.default_rng(0).normal(size=(4, 200))
+    cosines = CosineDraws(values, values[:, None] + noise, 50)
+    assert cosines.onset(CUTS) == onset
+    assert [rise[0] for rise in cosines.rises()] == pytest.approx(values[1:] - 0.3)
+
+
+def test_rises_are_paired_differences_to_the_shortest_cut() -> None:
+    made = states(lambda step: 0.3 * step)
+    table = study_lengths(made, paired=True, draws=300).table
+    own = table[(table["measure"] == "anisotropy") & (table["layer"] == 3)]
+    assert own["difference"].isna().tolist() == [True, False, False, False]
+    counts = Resamples.make(80, 300, 0).counts
+    drawn = []  # every resample written out
+    for one in (made[0], made[2]):
+        X = one.states[3] / np.linalg.norm(one.states[3], axis=1, keepdims=True)
+        found = []
+        for weights in counts.T:
+            rows = np.repeat(np.arange(80), weights)
+            different = rows[:, None] != rows[None, :]
+            found.append((X[rows] @ X[rows].T)[different].mean())
+        drawn.append(found)
+    row = own.iloc[2]
+    low, high = np.quantile(np.subtract(drawn[1], drawn[0]), [0.025, 0.975])
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx((low, high))
+    assert row["difference"] == pytest.approx(row["value"] - own.iloc[0]["value"])
+    others = table[table["measure"] != "anisotropy"]
+    assert others[["difference", "difference_low", "difference_high"]].isna().all(axis=None)
+    natural = study_lengths(made, paired=False, draws=200).table
+    assert natural["difference"].isna().all()
 
 
 def test_natural_lengths_have_no_onset() -> None:

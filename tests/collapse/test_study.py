@@ -20,17 +20,19 @@ from probes.types import LabelledTexts, MinimalPairs, Retrieval, TextPairs
 
 ENDS = "low high"
 DIFFERENCE = "difference difference_low difference_high"
-HELPED = f"measure quality {ENDS} {DIFFERENCE} anisotropy collapse_slope n seed"
+LEFT = [f"{name}_{end}" for name in ("anisotropy", "collapse_slope") for end in DIFFERENCE.split()]
+HELPED = f"measure quality {ENDS} {DIFFERENCE} anisotropy collapse_slope {' '.join(LEFT)} n seed"
 COLUMNS = {
-    "length": f"dataset mode layer tokens tokens_low tokens_high measure value {ENDS} n seed",
+    "length": f"dataset mode layer tokens tokens_low tokens_high measure value {ENDS} {DIFFERENCE} n seed",
     "temperature": f"dataset tau layer split chosen {HELPED}",
     "remedies": f"dataset remedy layer split {HELPED}",
     "chunking": f"method layer measure value {ENDS} {DIFFERENCE} n seed",
-    "bottleneck": f"rank loss_bits {ENDS} n seed",
+    "bottleneck": f"rank loss_bits {ENDS} {DIFFERENCE} n seed",
     "head_spectrum": "rank singular_value",
     "mask": "layer with_mask with_low with_high without without_low without_high "
     "ratio ratio_low ratio_high n seed",
     "index_size": f"dataset layer dim distractors k recall {ENDS} n seed",
+    "index_breaks": f"dataset layer dim k distractors difference {ENDS} n seed",
     "applies": "part applies reason",
 }
 
@@ -93,14 +95,23 @@ def test_an_encoder_with_a_search_set(
         assert slopes[slopes["variant"] == mode]["layer"].tolist() == [0, 1, 2, 3]
     taus = found.tables["temperature"]
     plain = taus[taus["tau"] == 1]
-    assert (plain[DIFFERENCE.split()] == 0).all(axis=None)
+    assert (plain[[*DIFFERENCE.split(), *LEFT]] == 0).all(axis=None)
     assert (taus[(taus["layer"] == 0)]["difference"] == 0).all()  # no attention lies before layer 0
     assert taus[taus["layer"] == 3]["anisotropy"].nunique() == 3
+    assert (taus[taus["layer"] == 0][LEFT] == 0).all(axis=None)
     assert taus.groupby(["layer", "split"])["chosen"].sum().eq(1).all()
     for _, own in taus[taus["split"] == "calibrate"].groupby("layer"):
         assert own[own["chosen"]]["quality"].item() == own["quality"].max()
     remedies = found.tables["remedies"]
-    assert (remedies[remedies["remedy"] == "none"]["difference"] == 0).all()
+    none = remedies[remedies["remedy"] == "none"].set_index("layer")
+    assert (none[["difference", *LEFT]] == 0).all(axis=None)
+    for name in ("anisotropy", "collapse_slope"):
+        gap = remedies[name] - remedies["layer"].map(none[name])
+        assert (gap - remedies[f"{name}_difference"]).abs().max() < 1e-12
+        ends = [remedies[f"{name}_difference_{end}"] for end in ("low", "high")]
+        assert (ends[0] <= ends[1]).all()
+    centred = remedies[(remedies["remedy"] == "centred") & (remedies["layer"] == 3)].iloc[0]
+    assert centred["anisotropy_difference_high"] < 0  # what centring is for
     same = remedies[remedies["remedy"] == "none"]["quality"].tolist()
     assert same == plain[plain["split"] == "test"]["quality"].tolist()
     assert {"centred", "whitened", "top1", "top3", "top10", "ditto"} <= set(remedies["remedy"])
@@ -109,6 +120,10 @@ def test_an_encoder_with_a_search_set(
     assert (f"tau={tau:g}" in set(remedies["remedy"])) if tau else tau is None
     index = found.tables["index_size"]
     assert index["distractors"].max() == 59  # as many as were asked for, less the relevant one
+    assert not any(note.startswith("index:") for note in found.notes)
+    breaks = found.tables["index_breaks"]
+    assert len(breaks) == 4 * 2 * (index["dim"].nunique() - 1)
+    assert not breaks["high"].isna().any()
 
 
 def test_a_language_model_with_pairs(tiny: Callable[[str], Any], words: StudyTexts) -> None:
@@ -237,6 +252,20 @@ def test_numbers_of_a_part_that_was_not_done_are_not_taken_over(
     )  # fmt: skip
     assert 9.0 not in pd.concat(found.frames)["value"].tolist()
     assert found.tables["applies"]["part"].tolist() == ["length", "mask"]
+
+
+def test_an_index_smaller_than_asked_for_is_told(
+    tiny: Callable[[str], Any],
+    search: Retrieval,
+    words: StudyTexts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("probes.collapse.parts._more_texts", lambda *_: ["another text"] * 3)
+    found, _ = study(
+        tiny("bert"), search, words, "index", distractors=1000, places=Places(layers=(3,))
+    )
+    (note,) = (note for note in found.notes if note.startswith("index:"))
+    assert "93 documents, fewer than the 1,000 asked for" in note
 
 
 def test_progress_is_told_for_every_part(
