@@ -80,6 +80,20 @@ def _span(value: float, half: float = HALF) -> Row:
     return {"value": value, "low": value - half, "high": value + half}
 
 
+def _change(name: str, value: float, half: float | None) -> Row:
+    """A difference with its interval; None everywhere without one."""
+    ends = (None, None, None) if half is None else (value, value - half, value + half)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+
+
+def _left(cosine_: float, slope_: float, plain: tuple[float, float], half: float) -> Row:
+    """What is left of collapse, and its change against `plain`."""
+    return {
+        "anisotropy": cosine_, **_change("anisotropy_difference", cosine_ - plain[0], half),
+        "collapse_slope": slope_, **_change("collapse_slope_difference", slope_ - plain[1], half / 3),
+    }  # fmt: skip
+
+
 _MODES = {"natural": 0.9, "cut": 1.0, "random-words": 0.25}
 
 
@@ -100,12 +114,17 @@ def length_table(n_layers: int, strength: float) -> pd.DataFrame:
                 ends = {"tokens_low": tokens * 0.75, "tokens_high": tokens * 1.5}
                 ends = dict.fromkeys(ends, tokens) if mode != "natural" else ends
                 where = {"dataset": "reference", "mode": mode, "layer": layer, "tokens": tokens}
+                rise = mean - cosine(layer, 8, n_layers, strength * share)
+                known = mode == "cut" and tokens != 8
+                gap = _change("difference", rise, HALF if known else None)
+                none = _change("difference", rise, None)
                 rows += [
                     {
                         **where,
                         **ends,
                         "measure": name,
                         **_span(v, 0.02 * abs(v)),
+                        **(gap if name == "anisotropy" else none),
                         "n": 300,
                         "seed": 0,
                     }
@@ -125,6 +144,10 @@ def tau_gain(layer: int, tau: float, n_layers: int) -> float:
     return -0.5 * (tau - 1) ** 2
 
 
+def half_of(tau: float) -> float:
+    return 0.0 if tau == 1.0 else HALF
+
+
 def temperature_table(n_layers: int, strength: float) -> pd.DataFrame:
     rows: list[Row] = []
     for layer in range(n_layers + 1):
@@ -132,14 +155,15 @@ def temperature_table(n_layers: int, strength: float) -> pd.DataFrame:
         for tau in TAUS:
             gain = max(-0.2, tau_gain(layer, tau, n_layers))
             for split in ("calibrate", "test"):
-                mean = cosine(layer, 128, n_layers, strength) - 0.05 * (1 - tau)
+                plain = (cosine(layer, 128, n_layers, strength), slope(layer, n_layers, strength))
+                left = _left(plain[0] - 0.05 * (1 - tau), plain[1] * tau, plain, half_of(tau))
                 quality = base_quality(layer, n_layers) + gain
-                half = 0.0 if tau == 1.0 else HALF
+                half = half_of(tau)
                 rows.append({
                     "dataset": DATA, "tau": tau, "layer": layer, "split": split, "measure": "ndcg_at_10",
                     "quality": quality, "low": quality - 0.03, "high": quality + 0.03,
                     "difference": gain, "difference_low": gain - half, "difference_high": gain + half,
-                    "anisotropy": mean, "collapse_slope": slope(layer, n_layers, strength) * tau,
+                    **left,
                     "chosen": tau == best, "n": 400, "seed": 0,
                 })  # fmt: skip
     return pd.DataFrame(rows)
@@ -152,12 +176,12 @@ def remedies_table(n_layers: int, strength: float) -> pd.DataFrame:
             gain = added * layer / n_layers
             quality = base_quality(layer, n_layers) + gain
             half = 0.0 if name == "none" else HALF
+            plain = (cosine(layer, 128, n_layers, strength), slope(layer, n_layers, strength))
             rows.append({
                 "dataset": DATA, "remedy": name, "layer": layer, "split": "test", "measure": "ndcg_at_10",
                 "quality": quality, "low": quality - 0.03, "high": quality + 0.03,
                 "difference": gain, "difference_low": gain - half, "difference_high": gain + half,
-                "anisotropy": left * cosine(layer, 128, n_layers, strength),
-                "collapse_slope": left * slope(layer, n_layers, strength), "n": 400, "seed": 0,
+                **_left(left * plain[0], left * plain[1], plain, half), "n": 400, "seed": 0,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -180,8 +204,12 @@ def chunking_table(n_layers: int, strength: float) -> pd.DataFrame:
 def bottleneck_table(n_layers: int, strength: float) -> pd.DataFrame:
     rows: list[Row] = []
     for rank in (4, 8, 16, 32, 64, 128, 256, 384):
-        loss = 4 + 8 * float(np.exp(-rank / 60))
-        rows.append({"rank": rank, "loss_bits": loss, **_span(loss, 0.05), "n": 200, "seed": 0})
+        loss = 4 + 8 * float(np.exp(-rank / 50))
+        more = _change(
+            "difference", loss - 4 - 8 * float(np.exp(-384 / 50)), HALF if rank < 384 else 0
+        )
+        numbers = {"rank": rank, "loss_bits": loss, **_span(loss, 0.05), **more}
+        rows.append({**numbers, "n": 200, "seed": 0})
     return pd.DataFrame(rows).drop(columns="value")
 
 
@@ -223,6 +251,30 @@ def index_table(n_layers: int, strength: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def breaks_table(n_layers: int, strength: float) -> pd.DataFrame:
+    """A width is shown to lose where it does so by more than HALF; at 128 dimensions it never does."""
+    rows: list[Row] = []
+    for layer in range(n_layers + 1):
+        for dim in DIMS[:-1]:
+            for k in (1, 10):
+                gaps = [
+                    (
+                        n,
+                        recall(layer, dim, n, k, n_layers)
+                        - recall(layer, DIMS[-1], n, k, n_layers),
+                    )
+                    for n in DISTRACTORS
+                ]
+                half = HALF if dim == 64 else 1.0
+                at, gap = next((one for one in gaps if one[1] < -half), (None, gaps[-1][1]))
+                rows.append({
+                    "dataset": DATA, "layer": layer, "dim": dim, "k": k, "distractors": at,
+                    **_change("difference", gap, half), "n": 500, "seed": 0,
+                })  # fmt: skip
+    ends = {"difference_low": "low", "difference_high": "high"}
+    return pd.DataFrame(rows).rename(columns=ends).astype({"distractors": "Int64"})
+
+
 TABLES: dict[str, tuple[str, Callable[[int, float], pd.DataFrame]]] = {  # name: part, maker
     "length": ("length", length_table),
     "temperature": ("temperature", temperature_table),
@@ -232,6 +284,7 @@ TABLES: dict[str, tuple[str, Callable[[int, float], pd.DataFrame]]] = {  # name:
     "head_spectrum": ("bottleneck", spectrum_table),
     "mask": ("mask", mask_table),
     "index_size": ("index", index_table),
+    "index_breaks": ("index", breaks_table),
 }
 
 

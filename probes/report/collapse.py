@@ -5,29 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from probes.report.collapse_study import (
-    CONTROL,
-    excludes_zero,
-    held,
-    is_collapse,
-    of_dataset,
-    reasons,
-    records,
+from probes.report.collapse_helps import chunking_words, remedy_effects, temperature_effects
+from probes.report.collapse_room import break_words, head_words, index_words, mask_words
+from probes.report.collapse_study import CONTROL, excludes_zero, is_collapse, reasons
+from probes.report.collapse_table import (
+    MODES,
+    at_layer,
+    gain,
+    layer_table,
+    lengths,
+    mode,
+    onsets,
+    rise_at,
+    slopes,
 )
-from probes.report.collapse_table import gain, layer_table, lengths, onsets, remedies_of, slopes
 from probes.report.data import RunData
 from probes.report.figures.card import listed
-from probes.report.figures.collapse_remedies import remedy_words
-from probes.report.figures.collapse_temperature import chosen, measure_title
-from probes.report.frames import column, only
-from probes.report.text import clean, count, interval, is_number, number, sentence
+from probes.report.text import clean, count, interval, number, sentence
 from probes.report.verdict import Verdict, conclusion, unfinished
 
 NOT_MEASURED = "Whether embeddings collapse with length was not measured"
-_NEAR = 0.1  # bits per token that a smaller head may cost and still be as good
 
 
 @conclusion("collapse")
@@ -39,31 +36,32 @@ def collapse_verdict(data: RunData) -> Verdict | None:
     partial = unfinished(data)
     if partial is not None:
         return replace(partial, table=table)
-    told = (_layers, _onset, _control, _temperature, _remedies, _chunking, _index, _head, _mask)
-    found = [words for tell in told if (words := tell(data))]
+    found = [words for tell in _TOLD if (words := tell(data))]
     return Verdict("found", headline(data), (*found, *_absent(data)), table)
 
 
 def headline(data: RunData) -> str:
-    """Whether mean cosine grows with length at the last layer, as its 95 % interval says."""
+    """Whether mean cosine grows with length at the last layer read, as its 95 % interval says, and on which texts."""
     rows = slopes(data)
     if not rows:
         return NOT_MEASURED
     last = rows[-1]
-    if excludes_zero(last["low"], last["high"]):
-        size = f"{number(abs(last['value']))} {interval(last['low'], last['high'])}"
-        if last["value"] > 0:
-            return f"Embeddings collapse with length: the mean cosine rises by {size} per doubling"
-        size = f"{number(abs(last['value']))} {interval(-last['high'], -last['low'])}"
-        return f"Embeddings spread with length: the mean cosine falls by {size} per doubling"
-    if any(_rises(row) for row in rows):
-        return "Layers inside the model collapse with length, its last layer is not shown to"
-    return "No collapse with length is shown at any layer"
-
-
-def at_layer(data: RunData, layer: float) -> str:
-    """A layer in a sentence: “the last layer” where it is that, else its number."""
-    return "the last layer" if int(layer) == data.n_layers else f"layer {int(layer)}"
+    texts = MODES.get(mode(data), "")
+    rest = f"per doubling at {at_layer(data, last['layer'])}" + (f" ({texts})" if texts else "")
+    low, value, high = last["low"], last["value"], last["high"]
+    if not excludes_zero(low, high):
+        size = f"the mean cosine changes by {gain(value, low, high)} {rest}"
+        if not any(_rises(row) for row in rows):
+            what = (
+                "at the layer read" if len(rows) == 1 else f"at any of the {len(rows)} layers read"
+            )
+            return f"No collapse with length is shown {what}: {size}"
+        return f"Layers inside the model collapse with length, the last one read is not shown to: {size}"
+    if value > 0:
+        size = f"{number(value)} {interval(low, high)}"
+        return f"Embeddings collapse with length: the mean cosine rises by {size} {rest}"
+    size = f"{number(-value)} {interval(-high, -low)}"
+    return f"Embeddings spread with length: the mean cosine falls by {size} {rest}"
 
 
 def _rises(row: dict[str, Any]) -> bool:
@@ -76,11 +74,11 @@ def _layers(data: RunData) -> str:
     if not rows:
         return ""
     if not rising:
-        return f"At none of {len(rows)} layers does the interval of the rise lie above zero."
+        return f"At none of {len(rows)} layers read does the interval of the rise lie above zero."
     most = max(rising, key=lambda row: row["value"])
     return (
-        f"It is seen at {len(rising)} of {len(rows)} layers ({_runs([row['layer'] for row in rising])}), most at layer "
-        f"{most['layer']}: {gain(most['value'], most['low'], most['high'])} per doubling."
+        f"A rise is shown at {len(rising)} of {len(rows)} layers read ({_runs([row['layer'] for row in rising])}), "
+        f"most at layer {most['layer']}: {gain(most['value'], most['low'], most['high'])} per doubling."
     )
 
 
@@ -100,22 +98,38 @@ def _runs(layers: list[int]) -> str:
 
 
 def _onset(data: RunData) -> str:
+    """From which length on the last layer collapses, then the layer where that begins earliest."""
     found, rows, ends = onsets(data), slopes(data), lengths(data)
-    if not found or not rows:
+    if not rows or mode(data) != "cut":
         return ""
-    last = rows[-1]["layer"]
-    first = min(found, key=lambda layer: (found[layer], layer != last, layer))
-    beside = "" if ends is None else f" than at {count(ends[0])} tokens"
-    place = at_layer(data, first)
-    words = f"From {count(found[first])} tokens on the mean cosine is shown to be higher{beside} at {place}"
-    if last == first or last not in found:
+    last, total = rows[-1]["layer"], len(rows)
+    beside = "the shortest cut" if ends is None else f"{count(ends[0])} tokens"
+    place = at_layer(data, last)
+    if last in found:
+        start = f"From {count(found[last])} tokens on the mean cosine at {place} is shown to be higher than at {beside}"
+        words = f"{start}{_there(data, last, found[last])}"
+    else:
+        words = f"At {place} no length is shown from which on the mean cosine stays above that at {beside}"
+    if not found or total == 1:
         return f"{words}."
-    return f"{words}, from {count(found[last])} on at {at_layer(data, last)}."
+    first = min(found, key=lambda layer: (found[layer], layer != last, layer))
+    if first == last:
+        return f"{words}; no other of {total} layers begins earlier."
+    size = _there(data, first, found[first])
+    return (
+        f"{words}; earliest of {total} layers, layer {first}: from {count(found[first])} on{size}."
+    )
+
+
+def _there(data: RunData, layer: int, tokens: float) -> str:
+    """The difference to the shortest cut at that length, where it is known."""
+    rise = rise_at(data, layer, tokens)
+    return f" ({rise} there)" if rise else ""
 
 
 def _control(data: RunData) -> str:
     rows, control = slopes(data), slopes(data, CONTROL)
-    if not rows or not control:
+    if not rows or not control or mode(data) != "cut":  # cut as the documents are
         return ""
     there, here = control[-1], rows[-1]
     words = f"Random words give {gain(there['value'], there['low'], there['high'])} at {at_layer(data, there['layer'])}"
@@ -128,107 +142,6 @@ def _control(data: RunData) -> str:
     return f"{words}."
 
 
-def _temperature(data: RunData) -> str:
-    frame = held(data, "temperature")
-    if frame is None:
-        return ""
-    best = chosen(of_dataset(frame, None))
-    if best.empty:
-        return ""
-    row = records(best)[-1]
-    if row["tau"] == 1:
-        return f"At {at_layer(data, row['layer'])} the calibrate part chose τ = 1: no other temperature is better."
-    size = gain(row["difference"], row["difference_low"], row["difference_high"])
-    sure = excludes_zero(row["difference_low"], row["difference_high"])
-    doubt = "" if sure else ", which may be chance"
-    return (
-        f"Attention temperature τ = {number(row['tau'], 2)}, chosen on the calibrate part, changes "
-        f"{measure_title(data, best)} at {at_layer(data, row['layer'])} by {size} on the test part{doubt}."
-    )
-
-
-def _remedies(data: RunData) -> str:
-    rows = remedies_of(data)
-    frame = held(data, "remedies")
-    if not rows or frame is None:
-        return ""
-    sure = [r for r in rows if excludes_zero(r["difference_low"], r["difference_high"])]
-    helps = [row for row in sure if row["difference"] > 0]
-    harms = [remedy_words(row["remedy"]) for row in sure if row["difference"] < 0]
-    best = (helps or rows)[0]
-    size = gain(best["difference"], best["difference_low"], best["difference_high"])
-    name, quality = remedy_words(best["remedy"]), measure_title(data, frame)
-    place = at_layer(data, best["layer"])
-    does = "do" if len(harms) > 1 else "does"
-    harm = f" {sentence(f'{listed(harms)} {does} harm')}" if harms else ""
-    if not helps:
-        return f"None of {len(rows)} remedies is shown to help at {place}; the best, {name}: {size} {quality}.{harm}"
-    return (
-        f"Of {len(rows)} remedies {len(helps)} help{'s' if len(helps) == 1 else ''} at {place}, most {name}: "
-        f"{size} {quality} (the best of several looks better than it is).{harm}"
-    )
-
-
-def _chunking(data: RunData) -> str:
-    frame = held(data, "chunking")
-    late = None if frame is None else only(frame, method="late").sort_values("layer")
-    if frame is None or late is None or late.empty or not is_number(late["difference"].iloc[-1]):
-        return ""
-    row = records(late)[-1]
-    low, high = row["difference_low"], row["difference_high"]
-    size = f"{gain(row['difference'], low, high)} {measure_title(data, frame)}"
-    if not excludes_zero(low, high):
-        return f"Late chunking is not shown to differ from chunking first at {at_layer(data, row['layer'])}: {size}."
-    word = "better" if row["difference"] > 0 else "worse"
-    return f"Late chunking is {word} than chunking first at {at_layer(data, row['layer'])}: {size}."
-
-
-def _index(data: RunData) -> str:
-    frame = held(data, "index_size")
-    if frame is None:
-        return ""
-    rows = of_dataset(frame, None)
-    rows = only(rows, layer=int(column(rows, "layer").max()), k=int(column(rows, "k").max()))
-    dims = sorted({int(d) for d in column(rows, "dim")})
-    falls = [records(only(rows, dim=dim).sort_values("distractors")) for dim in (dims[-1], dims[0])]
-    (first, *_), last = falls[0], falls[0][-1]
-    words = (
-        f"Recall at {first['k']:.0f} at {at_layer(data, first['layer'])} goes from {number(first['recall'])} among "
-        f"{count(first['distractors'])} documents to {number(last['recall'])} {interval(last['low'], last['high'])} "
-        f"among {count(last['distractors'])}"
-    )
-    if len(dims) == 1:
-        return f"{words}."
-    return f"{words}; with {dims[0]} of {dims[-1]} dimensions to {number(falls[1][-1]['recall'])}."
-
-
-def _head(data: RunData) -> str:
-    frame = held(data, "bottleneck")
-    if frame is None or len(frame) < 2:
-        return ""
-    rows = frame.sort_values("rank")
-    rank, loss = column(rows, "rank"), column(rows, "loss_bits")
-    enough = int(np.flatnonzero(loss <= loss[-1] + _NEAR)[0])
-    if enough == len(rows) - 1:
-        more = f"at rank {count(rank[-2])} it loses {number(loss[-2] - loss[-1], 2)} bits per token"
-        return f"The head needs more than {count(rank[-2])} of its {count(rank[-1])} directions: {more}."
-    cost = number(max(0.0, loss[enough] - loss[-1]), 2)
-    return f"The head does with {count(rank[enough])} of {count(rank[-1])} directions, for {cost} bits per token more."
-
-
-def _mask(data: RunData) -> str:
-    frame = held(data, "mask")
-    known = None if frame is None else frame[np.isfinite(column(frame, "ratio"))]
-    if known is None or known.empty:
-        return ""
-    row = min(records(pd.DataFrame(known)), key=lambda r: r["ratio"])
-    span = interval(row["ratio_low"], row["ratio_high"], 2)
-    words = f"effective rank is {number(row['ratio'], 2)} {span} times that without, at {at_layer(data, row['layer'])}"
-    if is_number(row["ratio_high"]) and row["ratio_high"] < 1:
-        return f"With [MASK] in the input real tokens have less room: their {words}."
-    return f"[MASK] in the input is not shown to take room from real tokens: their {words}."
-
-
 def _absent(data: RunData) -> list[str]:
     """Parts that do not apply, one sentence per reason."""
     by_reason: dict[str, list[str]] = {}
@@ -238,3 +151,9 @@ def _absent(data: RunData) -> list[str]:
         sentence(f"not measured: {listed(parts)}" + (f" ({why})" if why else ""))
         for why, parts in by_reason.items()
     ]
+
+
+_TOLD = (
+    _layers, _onset, _control, temperature_effects, remedy_effects, chunking_words, index_words, break_words,
+    head_words, mask_words,
+)  # fmt: skip

@@ -21,7 +21,10 @@ COLLAPSE, QUALITY = "embedding-collapse", "layer-quality"  # the analyses
 CONTROL = "random-words"
 _SPAN = ("low", "high", "n")
 _GAIN = ("difference", "difference_low", "difference_high")
-_SCORE = ("quality", *_SPAN, *_GAIN, "anisotropy", "collapse_slope")
+_LEFT = ("anisotropy", "collapse_slope")
+_SCORE = (
+    "quality", *_SPAN, *_GAIN, *_LEFT, *(f"{name}_{end}" for name in _LEFT for end in _GAIN),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Schema:
 
 
 TABLES = {
-    "length": Schema(("mode", "measure"), ("layer", "tokens", "value"), _SPAN),
+    "length": Schema(("mode", "measure"), ("layer", "tokens", "value"), (*_SPAN, *_GAIN)),
     "temperature": Schema(("split", "measure"), ("tau", "layer", "quality"), _SCORE),
     "remedies": Schema(("remedy", "measure"), ("layer", "quality"), _SCORE),
     "chunking": Schema(
@@ -42,7 +45,7 @@ TABLES = {
         ("layer", "value"),
         (*_SPAN, "difference", "difference_low", "difference_high"),
     ),
-    "bottleneck": Schema((), ("rank", "loss_bits"), _SPAN),
+    "bottleneck": Schema((), ("rank", "loss_bits"), (*_SPAN, *_GAIN)),
     "head_spectrum": Schema((), ("rank", "singular_value")),
     "mask": Schema(
         (),
@@ -59,6 +62,7 @@ TABLES = {
         ),
     ),
     "index_size": Schema((), ("layer", "dim", "distractors", "k", "recall"), _SPAN),
+    "index_breaks": Schema((), ("layer", "dim", "k"), ("distractors", "difference", *_SPAN)),
     "cka": Schema((), ("layer_a", "layer_b", "value")),
     "spectra": Schema((), ("layer", "rank", "singular_value"), ("share",)),
     "drops": Schema(

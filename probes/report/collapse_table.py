@@ -10,23 +10,51 @@ from probes.report.collapse_study import held, last_layer, numbers_of, of_datase
 from probes.report.data import RunData
 from probes.report.figures.collapse_remedies import remedy_words
 from probes.report.figures.collapse_temperature import chosen, tested
-from probes.report.frames import column, only
+from probes.report.frames import column, names, only
 from probes.report.tables import Table
 from probes.report.text import NOTHING, count, interval, is_number, number
 
+MODES = {
+    "cut": "the same documents, cut",
+    "natural": "texts as they are: content may differ with length",
+}
+
+
+def mode(data: RunData) -> str:
+    """The texts that the slopes are of: “cut” where those were measured, else “natural”; readers are told which."""
+    held_ = set(names(of_dataset(numbers_of(data, "collapse_slope"), None), "variant"))
+    return next((kind for kind in MODES if kind in held_), "")
+
 
 def slopes(data: RunData, variant: str | None = None) -> list[dict[str, Any]]:
-    """Rows of the slope by layer; of cut texts where they were measured, else of texts as they are."""
+    """Rows of the slope by layer, of the texts that `mode` names unless a variant is asked for."""
     rows = of_dataset(numbers_of(data, "collapse_slope"), None)
-    kinds = (variant,) if variant else ("cut", "natural", "")
-    found = next((own for kind in kinds if len(own := only(rows, variant=kind))), rows.iloc[:0])
-    return records(found.drop_duplicates("layer"))
+    return records(only(rows, variant=variant or mode(data)).drop_duplicates("layer"))
+
+
+def at_layer(data: RunData, layer: float) -> str:
+    """A layer in a sentence: “the last layer” where it is that of the model, else its number."""
+    return "the last layer" if int(layer) == data.n_layers else f"layer {int(layer)}"
 
 
 def onsets(data: RunData) -> dict[int, float]:
-    """Shortest length, by layer, at which the mean cosine is shown to be above that of the shortest one."""
+    """Shortest length, by layer, from which on the mean cosine is shown to be above that of the shortest one."""
     rows = of_dataset(numbers_of(data, "collapse_onset_tokens"), None)
     return {row["layer"]: row["value"] for row in records(rows.drop_duplicates("layer"))}
+
+
+def rise_at(data: RunData, layer: int, tokens: float) -> str:
+    """The mean cosine of cut documents less that of the shortest cut, with its interval; empty where not known."""
+    frame = held(data, "length")
+    if frame is None:
+        return ""
+    rows = only(
+        of_dataset(frame, None), mode="cut", measure="anisotropy", layer=layer, tokens=tokens
+    )
+    row = next(iter(records(rows)), None)
+    if row is None or not is_number(row["difference"]):
+        return ""
+    return gain(row["difference"], row["difference_low"], row["difference_high"])
 
 
 def lengths(data: RunData) -> tuple[float, float] | None:
@@ -92,11 +120,13 @@ def layer_table(data: RunData) -> Table | None:
         "layer", f"cosine at {count(ends[0])}", f"at {count(ends[1])}", "per doubling", "from tokens", "τ",
         "gain by τ", "best remedy", "gain by it",
     )  # fmt: skip
+    texts = f" ({MODES[mode(data)]})" if mode(data) else ""
     note = (
-        f"Of layers 0 to {last_layer(data)}. Cosine: mean over pairs of texts of as many tokens. Per doubling: its "
-        "change, with a 95 % interval. From tokens: the shortest length with a mean cosine above that of the "
-        "shortest. τ: attention temperature that the calibrate part chose; gains are on the test part, against no "
-        "remedy at the same layer; the best remedy is the best of several on that part and looks better than it is. "
+        f"Of layers 0 to {last_layer(data)}. Cosine: mean over pairs of texts of as many tokens{texts}. Per doubling: "
+        "its change, with a 95 % interval. From tokens: the shortest length from which on the mean cosine stays above "
+        "that of the shortest, by paired 95 % intervals. τ: attention temperature that the calibrate part chose; "
+        "gains are on the test part, against no remedy at the same layer; the best remedy is the best of several on "
+        "that part and looks better than it is. "
         "A dash: not measured, or not shown."
     )
     # What was not measured at any layer takes no room.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -29,9 +30,13 @@ def test_planted_collapse_is_told_with_its_numbers(tmp_path: Path) -> None:
     rise = collapse.slope(6, 6)
     assert found.headline.startswith("Embeddings collapse with length")
     assert f"{rise:.3f} [{rise - 0.004:.3f}, {rise + 0.004:.3f}]" in found.headline
+    assert "at the last layer (the same documents, cut)" in found.headline
     text = _text(found)
-    assert "4 of 7 layers (3 to 6), most at layer 6" in text
-    assert "From 16 tokens on" in text
+    assert "4 of 7 layers read (3 to 6), most at layer 6" in text
+    first = (
+        "From 16 tokens on the mean cosine at the last layer is shown to be higher than at 8 tokens"
+    )
+    assert f"{first} (+0.053 [0.038, 0.068] there); no other of 7 layers begins earlier." in text
     assert "25 % of the rise with real texts" in text
     assert (
         "τ = 0.80, chosen on the calibrate part, changes nDCG@10 at the last layer by +0.040"
@@ -40,10 +45,18 @@ def test_planted_collapse_is_told_with_its_numbers(tmp_path: Path) -> None:
     assert (
         "Of 7 remedies 4 help at the last layer, most top 3 removed: +0.045 [0.030, 0.060]" in text
     )
-    assert "Whitened and attention-weighted pooling do harm" in text
+    assert "Shown to do harm: whitened and attention-weighted pooling." in text
     assert "Late chunking is better than chunking first at the last layer: +0.060" in text
     assert "to 0.840 [0.820, 0.860] among 100,000; with 64 of 384 dimensions" in text
-    assert "256 of 384 directions" in text
+    lost = "64 dimensions from 1,000 documents on (−0.129 [−0.144, −0.114])"
+    assert f"recall at 10 at the last layer is shown to be lower with {lost}" in text
+    assert "; 128 dimensions is not shown to, at any size." in text
+    assert "256 of 384 directions, for 0.04 [0.03, 0.06] bits per token more" in text
+    assert (
+        "Of those tried whitened lessens the collapse most: it takes 0.052 [0.047, 0.057] off the rise per doubling "
+        "(leaving 0.001) and changes nDCG@10 by −0.020 [−0.035, −0.005]." in text
+    )
+    assert "τ = 0.50 lessens the collapse most: it takes 0.027 [0.022, 0.032] off the rise" in text
     assert "0.70 [0.67, 0.73] times" in text
     assert "Not measured" not in text
     assert "nan" not in text.lower()
@@ -61,9 +74,87 @@ def test_random_words_that_do_as_much_are_told(tmp_path: Path) -> None:
 
 def test_no_collapse_is_not_called_one(tmp_path: Path) -> None:
     found = _said(collapse.write_collapse_run(tmp_path, strength=0.0))
-    assert found.headline == "No collapse with length is shown at any layer"
-    assert "At none of 7 layers" in _text(found)
+    assert found.headline == (
+        "No collapse with length is shown at any of the 7 layers read: the mean cosine changes by 0.000 "
+        "[−0.004, 0.004] per doubling at the last layer (the same documents, cut)"
+    )
+    assert "At none of 7 layers read" in _text(found)
+    assert "no length is shown from which on" in _text(found)
+    assert (
+        "whitened lessens the collapse most: it takes 0.343 [0.328, 0.358] off the mean cosine"
+        in _text(found)
+    )
     assert "length alone is not shown to do it" in _text(found)
+
+
+def _edit(path: Path, where: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Verdict:
+    """What is said after a table was changed."""
+    change(pd.read_parquet(path / where)).to_parquet(path / where)
+    return _said(path)
+
+
+def test_texts_as_they_are_are_named_where_nothing_was_cut(tmp_path: Path) -> None:
+    path = collapse.write_collapse_run(tmp_path, parts=("length",))
+    found = _edit(path, "measurements.parquet", lambda rows: rows[rows["variant"] == "natural"])
+    assert found.headline.endswith("(texts as they are: content may differ with length)")
+    assert f"{0.9 * collapse.slope(6, 6):.3f}" in found.headline
+    assert "tokens on" not in _text(found)
+    assert found.table is not None
+    assert "texts as they are" in found.table.note
+
+
+def test_the_largest_layer_read_is_not_called_the_last(tmp_path: Path) -> None:
+    path = collapse.write_collapse_run(tmp_path, parts=("length",))
+    found = _edit(path, "measurements.parquet", lambda rows: rows[rows["layer"].isin([0, 3])])
+    assert "at layer 3 (the same" in found.headline
+    assert "the last layer" not in _text(found)
+    assert "1 of 2 layers read (3)" in _text(found)
+    found = _edit(path, "measurements.parquet", lambda rows: rows[rows["layer"].isin([0])])
+    assert found.headline.startswith("No collapse with length is shown at the layer read: ")
+
+
+def test_inner_collapse_is_told_beside_the_last_layers_interval(tmp_path: Path) -> None:
+    path = collapse.write_collapse_run(tmp_path, parts=("length",))
+
+    def flat(rows: pd.DataFrame) -> pd.DataFrame:
+        last = (rows["layer"] == 6) & (rows["measure"] == "collapse_slope")
+        rows.loc[last, ["value", "low", "high"]] = [0.001, -0.003, 0.005]
+        return rows[~((rows["layer"] == 6) & (rows["measure"] == "collapse_onset_tokens"))]
+
+    found = _edit(path, "measurements.parquet", flat)
+    assert found.headline.startswith("Layers inside the model collapse with length, the last one")
+    assert "+0.001 [−0.003, 0.005] per doubling at the last layer" in found.headline
+    text = _text(found)
+    assert "At the last layer no length is shown from which on" in text
+    assert "; earliest of 7 layers, layer 4: from 16 on (+0.027 [0.012, 0.042] there)." in text
+
+
+def test_no_rank_or_width_is_said_to_do_without_its_interval(tmp_path: Path) -> None:
+    path = collapse.write_collapse_run(tmp_path, parts=("bottleneck", "index"))
+
+    def wide(rows: pd.DataFrame) -> pd.DataFrame:
+        below = rows["rank"] < 384
+        rows.loc[below, "difference_high"] = rows["difference_high"][below] + 0.1
+        return rows
+
+    text = _text(_edit(path, "tables/bottleneck.parquet", wide))
+    assert "No smaller rank of the head is shown to cost less than 0.1 bits per token" in text
+    assert "256 of 384 directions cost 0.04 [0.03, 0.16]" in text
+    text = _text(_edit(path, "tables/index_breaks.parquet", lambda rows: rows[rows["dim"] == 128]))
+    assert "No smaller width is shown to lose recall at 10 at the last layer" in text
+
+
+def test_the_model_as_it_is_may_be_the_best_temperature_tried(tmp_path: Path) -> None:
+    path = collapse.write_collapse_run(tmp_path, parts=("temperature",))
+    text = _text(
+        _edit(
+            path,
+            "tables/temperature.parquet",
+            lambda rows: rows.assign(chosen=rows["tau"] == 1, collapse_slope_difference_high=0.1),
+        )
+    )
+    assert "none of the 7 other temperatures tried is better on the calibrate part" in text
+    assert "None is shown to lessen the rise per doubling; the most, τ = 0.50: −0.027" in text
 
 
 def test_texts_that_spread_are_no_collapse(tmp_path: Path) -> None:
@@ -132,21 +223,49 @@ def test_quality_names_the_best_layer_and_diagnostics_to_trust(tmp_path: Path) -
     )
     text = _text(found)
     assert "on two it is layer 8" in text
-    sure = sum(abs(value) > quality.HALF for value in quality.AGREEMENT.values())
-    assert f"Of {len(quality.AGREEMENT)} diagnostics {sure} go with quality" in text
+    told = quality.agreement_table(12, ("docstrings",))
+    sure = int(((told["p"] < 0.05) & (told["low"] * told["high"] > 0)).sum())
+    assert 0 < sure < len(told)
+    assert f"Of {len(told)} diagnostics {sure} go with quality" in text
+    assert f"{0.05 * len(told):.1f} would by chance" in text
     assert "+0.90 [0.65, 1.00]" in text
-    assert "Not to be trusted here" in text
     assert "least influence" in text
     table = found.table
     assert table is not None
-    moves = {row[0].lower(): row[5] for row in table.rows}
+    moves = {row[0].lower(): row[6] for row in table.rows}
     assert moves["effective rank"] == "rises"
     assert moves["uniformity"] == "falls"
     assert moves["infonce, crop"] == "falls"
     infonce = next(row for row in table.rows if row[0].lower() == "infonce, crop")
     assert infonce[1] == "Two views of a text"
-    assert infonce[7] == "8"  # lowest where quality is highest
+    assert infonce[8] == "8"  # lowest where quality is highest
     assert moves["curvature"] == "is not shown to move"
+
+
+def test_strong_and_stable_agreement_is_not_called_more_than_chance_where_random_curves_do_as_well(
+    tmp_path: Path,
+) -> None:
+    path = quality.write_quality_run(tmp_path)
+    table = path / "tables" / "agreement.parquet"
+    pd.read_parquet(table).assign(p=0.3).to_parquet(table)
+    found = _said(path)
+    assert "None of 23 diagnostics is shown to go with quality" in _text(found)
+    assert found.table is not None
+    assert {row[6] for row in found.table.rows} == {"is not shown to move"}
+
+
+def test_the_depth_alone_stands_beside_the_diagnostics_and_is_none_of_them(tmp_path: Path) -> None:
+    path = quality.write_quality_run(tmp_path)
+    rows = pd.read_parquet(path / "measurements.parquet")
+    alone = rows[rows["measure"] == "label_agreement"].head(1)
+    alone = alone.assign(variant="layer number", value=0.65, low=0.5, high=0.8)
+    pd.concat([rows, alone], ignore_index=True).to_parquet(path / "measurements.parquet")
+    found = _said(path)
+    stronger = sum(abs(value) > 0.65 for value in quality.AGREEMENT.values())
+    assert f"{stronger} of 23 diagnostics are stronger" in _text(found)
+    assert "None of 23" in _text(found) or "Of 23 diagnostics" in _text(found)
+    assert found.table is not None
+    assert any(row[0].startswith("Layer number") for row in found.table.rows)
 
 
 def test_quality_without_labels_or_blocks(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ HOW_TO_READ = (
     "Share of queries whose answer is among the first k results, against the number of documents that compete with "
     "it: the expected value over every choice of that many distractors from the pool, exact, with a 95 % band over "
     "queries. One line per number of dimensions kept. Short embeddings fall faster: a small index hides what a "
-    "large one will show. Dotted, where another layer is picked: the last layer at full width."
+    "large one will show. A ring marks the smallest index in which a width is shown to lose to the full one "
+    "(difference paired by query, 95 % interval below zero); a line without one is not shown to, at any size. Dotted, "
+    "where another layer is picked: the last layer read, at full width."
 )
 _AT = Along("distractors", after="distractors")
 
@@ -33,10 +35,14 @@ def index_size(data: RunData, focus: Focus | None = None) -> FigureCard | None:
     layers = {int(k) for k in column(rows, "layer")}
     layer = focus.layer if focus.layer is not None and focus.layer in layers else max(layers)
     key = ("collapse-index", layer, focus.dataset)
-    return data.once(key, lambda: _card(frame, rows, layer, title))
+    held_ = held(data, "index_breaks")
+    breaks = None if held_ is None else only(selected_rows(held_, focus)[0], layer=layer)
+    return data.once(key, lambda: _card(frame, rows, breaks, layer, title))
 
 
-def _card(frame: pd.DataFrame, rows: pd.DataFrame, layer: int, title: str) -> FigureCard:
+def _card(
+    frame: pd.DataFrame, rows: pd.DataFrame, breaks: pd.DataFrame | None, layer: int, title: str
+) -> FigureCard:
     rows = where(rows, column(rows, "distractors") >= 1)
     own = only(rows, layer=layer)
     last = int(column(rows, "layer").max())
@@ -56,6 +62,10 @@ def _card(frame: pd.DataFrame, rows: pd.DataFrame, layer: int, title: str) -> Fi
             )
             traces += line(line_rows, _AT, look, value="recall")
             told.append(_fall(line_rows, k, dim))
+            if breaks is not None:
+                rings, words = _break(line_rows, only(breaks, k=k, dim=dim), look)
+                traces += rings
+                told.append(words)
         if layer != last:
             full = only(rows, layer=last, k=k, dim=dims[-1]).sort_values("distractors")
             reference = Look(f"last layer, {count(dims[-1])} dimensions", NEUTRAL, "dot", size=4)
@@ -72,6 +82,31 @@ def _card(frame: pd.DataFrame, rows: pd.DataFrame, layer: int, title: str) -> Fi
         f"Layer {layer}. {'; '.join(words for words in told if words)}.",
         frame,
     )
+
+
+def _break(line_rows: pd.DataFrame, own: pd.DataFrame, look: Look) -> tuple[list[Spec], str]:
+    """A ring where a width is first shown to lose to the full one, and the same in words; nothing where it is not."""
+    size = column(own, "distractors")
+    if not len(size) or not np.isfinite(size[0]):
+        return [], ""
+    value, low, high = (column(own, name)[0] for name in ("difference", "low", "high"))
+    words = f"loses to the full width from {count(size[0])} on, by {number(value)} {interval(low, high)} there"
+    at = only(line_rows, distractors=size[0])
+    ring: Spec = {
+        "type": "scatter",
+        "x": column(at, "distractors"),
+        "y": column(at, "recall"),
+        "mode": "markers",
+        "marker": {
+            "symbol": "circle-open", "size": 13, "color": look.colour, "line": {"width": 2.2},
+        },
+        "name": f"{look.name} break",
+        "legendgroup": look.name,
+        "showlegend": False,
+        "customdata": [f"<b>{look.name}</b><br>{words}"] * len(at),
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }  # fmt: skip
+    return [ring], f"{look.name} {words}"
 
 
 def _fall(rows: pd.DataFrame, k: int, dim: int) -> str:

@@ -165,7 +165,8 @@ def _rank_card(data: RunData, frame: pd.DataFrame, measures: list[str], focus: F
 SLOPE_HOW = (
     "What a doubling of the number of tokens adds to the mean cosine, layer by layer, with a 95 % interval. Above "
     "zero the layer collapses with length; an interval that holds zero shows nothing. Where random words rise as "
-    "much, length alone is the cause; where they do not, the content of longer texts is."
+    "much, length alone is enough; where they are not shown to rise, length alone is not shown to do it, and that says "
+    "no more: their vocabulary is that of the texts, their order is not."
 )
 _LOOKS = {
     "cut": Look("cut texts", PALETTE[0]),

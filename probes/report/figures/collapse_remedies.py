@@ -38,8 +38,9 @@ _ENDS = ("difference_low", "difference_high")
 HOW_TO_READ = (
     "Each panel is one remedy: quality with it minus quality without any at the same layer, on the test part, "
     "paired by example. Above the dotted line it helps; where the 95 % band holds that line nothing is shown. "
-    "“Removed” are the strongest directions of the states. Remedies were fitted on the fit part, without labels. In "
-    "the corner the difference at the last layer: blue lines help there, orange ones harm, grey may be chance."
+    "“Removed” are the strongest directions of the states. Remedies were fitted without labels, on the fit part and on "
+    "texts outside the data; in retrieval also on the corpus documents, which the queries of all parts search. In the "
+    "corner the difference at the last layer read: blue lines help there, orange ones harm, grey may be chance."
 )
 
 
@@ -125,8 +126,9 @@ def _signed(value: float) -> str:
 
 LAYER_HOW = (
     "All remedies at one layer: what they change in quality (left, with 95 % intervals; blue where it excludes "
-    "zero), and how much collapse they leave (right: mean cosine with the remedy; the dotted upright is without "
-    "any). A remedy that takes the collapse away and changes no quality shows that the collapse did not hurt."
+    "zero), and how much collapse they leave: mean cosine, and its rise per doubling of length (the dotted upright is "
+    "without any remedy; bars are 95 % intervals of the change against it, paired by text). A remedy "
+    "that takes the collapse away and changes no quality shows that the collapse did not hurt."
 )
 
 
@@ -153,12 +155,15 @@ def _at_layer_card(
     treated = _treated(rows).sort_values("difference", ascending=False)
     order = names(treated, "remedy")
     places = list(range(len(order)))
-    value, low, high, left = (column(treated, c) for c in ("difference", *_ENDS, "anisotropy"))
+    value, low, high = (column(treated, c) for c in ("difference", *_ENDS))
     colours = [_tone(*ends) for ends in zip(value, low, high, strict=True)]
     words = [label(remedy_words(name), 30) for name in order]
+    lefts = [_left_words(treated, name, title) for name, title in _LEFT]
     hover = [
-        f"<b>{word}</b><br>difference {number(v)} {interval(a, b)}<br>mean cosine {number(c)}"
-        for word, v, a, b, c in zip(words, value, low, high, left, strict=True)
+        "<br>".join(
+            [f"<b>{word}</b>", f"difference {number(v)} {interval(a, b)}", *filter(None, more)]
+        )
+        for word, v, a, b, *more in zip(words, value, low, high, *lefts, strict=True)
     ]
     common: Spec = {
         "type": "scatter",
@@ -178,18 +183,10 @@ def _at_layer_card(
             axes={"x": {"range": padded([0.0, *value, *low, *high], -np.inf, np.inf)}},
         )
     ]
-    if np.isfinite(left).any():
-        before = column(only(rows, remedy="none"), "anisotropy")
-        marks = [upright(float(before[0]), ZERO)] if len(before) and np.isfinite(before[0]) else []
-        squares = {
-            **common,
-            "x": left,
-            "marker": {"size": 9, "symbol": "square", "color": PALETTE[2]},
-        }
-        ends = padded([0.0, *left, *before], -1.0, 1.0)
-        panels.append(
-            Panel("mean cosine that is left", [squares], marks, axes={"x": {"range": ends}})
-        )
+    none = only(rows, remedy="none")
+    for name, what in _LEFT:
+        if np.isfinite(column(treated, name)).any():
+            panels.append(_left(treated, none, name, f"{what} that is left", common))
     y = {"range": [len(order) - 0.4, -0.6], "tickvals": places, "ticktext": words}
     sheet = Sheet({"title": ""}, y, columns=2, height=max(90, 26 * len(order)), left=180)
     told = [
@@ -204,6 +201,33 @@ def _at_layer_card(
         f"Dots at layer {layer}, best first: {'; '.join(told)}.",
         frame,
     )
+
+
+_LEFT = (("anisotropy", "mean cosine"), ("collapse_slope", "rise per doubling"))
+
+
+def _left_words(rows: pd.DataFrame, name: str, what: str) -> list[str]:
+    """A measure of collapse with each remedy and its change, as hover shows it; empty where it is not known."""
+    columns = (name, *(f"{name}_{end}" for end in ("difference", *_ENDS)))
+    told: list[str] = []
+    for value, change, low, high in zip(*(column(rows, c) for c in columns), strict=True):
+        changed = f", change {_signed(change)} {interval(low, high)}" if np.isfinite(change) else ""
+        told.append(f"{what} {number(value)}{changed}" if np.isfinite(value) else "")
+    return told
+
+
+def _left(rows: pd.DataFrame, none: pd.DataFrame, name: str, title: str, common: Spec) -> Panel:
+    """What is left of a measure of collapse, with the interval of the change where that is known."""
+    left = column(rows, name)
+    plain = left - column(rows, f"{name}_difference")
+    low, high = (plain + column(rows, f"{name}_{end}") for end in _ENDS)
+    before = column(none, name)
+    marks = [upright(float(before[0]), ZERO)] if len(before) and np.isfinite(before[0]) else []
+    look = {"size": 9, "symbol": "square", "color": PALETTE[2]}
+    bars = {**whiskers(left, low, high), "color": NEUTRAL}
+    squares = {**common, "x": left, "error_x": bars, "marker": look}
+    ends = padded([0.0, *left, *low, *high, *before], -np.inf, np.inf)
+    return Panel(title, [squares], marks, axes={"x": {"range": ends}})
 
 
 CHUNK_HOW = (
@@ -226,9 +250,8 @@ def chunking(data: RunData, focus: Focus | None = None) -> FigureCard | None:
         return None
     focus = focus or Focus()
     rows, title = selected_rows(frame, focus)
-    return data.once(
-        ("collapse-chunking", focus.dataset), lambda: _chunk_card(data, frame, rows, title)
-    )
+    key = ("collapse-chunking", focus.dataset)
+    return data.once(key, lambda: _chunk_card(data, frame, rows, title))
 
 
 def _chunk_card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: str) -> FigureCard:

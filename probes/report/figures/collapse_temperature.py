@@ -28,7 +28,8 @@ HOW_TO_READ = (
     "Attention logits divided by τ while the model runs: below 1 every head looks at fewer tokens, above 1 at more; "
     "the dotted upright is the model as it is. One line per layer, from blue (first) to yellow (last). Quality is "
     "that of the test part; rings mark the τ that the calibrate part chose for a layer. Collapse is the mean cosine "
-    "of the texts, and its rise per doubling of length."
+    "of the texts, and its rise per doubling of length; bands there are 95 % intervals of the change against τ = 1, "
+    "paired by text, so that they have no width at τ = 1."
 )
 _TAU = Along("tau", "τ =", digits=2)
 _PANELS = (("anisotropy", "mean cosine"), ("collapse_slope", "rise per doubling of length"))
@@ -86,8 +87,8 @@ def _sweep_card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard:
     for name, title in _PANELS:
         known = where(rows, np.isfinite(column(rows, name)))
         if len(known):
-            bare = known.drop(columns=["low", "high"])
-            panels.append(Panel(title, layer_lines(bare, _TAU, focus, last, value=name), shapes))
+            change = _of_change(known, name)
+            panels.append(Panel(title, layer_lines(change, _TAU, focus, last, value=name), shapes))
     taus = column(rows, "tau")
     air = 0.04 * max(taus.max() - taus.min(), 0.1)
     x = {
@@ -103,6 +104,13 @@ def _sweep_card(data: RunData, frame: pd.DataFrame, focus: Focus) -> FigureCard:
         f"{len(panels)} panels over τ, a line per layer: {_tau_words(best, quality)}",
         frame,
     )
+
+
+def _of_change(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows whose interval is that of the change against τ = 1, put where τ = 1 is."""
+    plain = column(rows, name) - column(rows, f"{name}_difference")
+    ends = {end: plain + column(rows, f"{name}_difference_{end}") for end in ("low", "high")}
+    return rows.assign(**ends)
 
 
 def _rings(best: pd.DataFrame, strong: list[int]) -> list[Spec]:
