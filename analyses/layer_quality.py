@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from probes.analysis import (
@@ -27,6 +28,7 @@ from probes.analysis import (
     parse_columns,
     parse_names,
 )
+from probes.errors import InputError
 from probes.runs import Run
 
 
@@ -44,17 +46,22 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
 
 
 def load(options: Mapping[str, Any]) -> list[Any]:
-    """The datasets by name or path, each of at most `limit` examples."""
+    """The datasets by name or path, separated by commas, each of at most `limit` examples."""
     import numpy as np
 
-    from probes.datasets import limit_dataset, load_concepts
+    from probes.datasets import limit_dataset, load_dataset
 
-    found = load_concepts(options["data"], parse_columns(options["columns"]), seed=options["seed"])
+    given = str(options["data"])
+    names = [given] if Path(given).exists() else [part.strip() for part in given.split(",")]
+    columns = parse_columns(options["columns"])
+    found = [load_dataset(name, **columns) for name in names if name]
+    for data in found:
+        if [other.name for other in found].count(data.name) > 1:
+            raise InputError(
+                f"--data {given!r}: two datasets are called {data.name!r}, rename a file"
+            )
     rng = np.random.default_rng(options["seed"])
-    return [
-        limit_dataset(replace(concept.dataset, name=concept.name), options["limit"], rng)
-        for concept in found
-    ]
+    return [limit_dataset(data, options["limit"], rng) for data in found]
 
 
 def plan_of(options: Mapping[str, Any]) -> Any:
@@ -85,6 +92,18 @@ def check(options: Mapping[str, Any]) -> None:
         make_task(data)
 
 
+def _options() -> tuple[Option, ...]:
+    own = {
+        "data": {
+            "help": "Labelled texts, scored pairs or retrieval data: names of `fathometer datasets list`, files and "
+            "folders, separated by commas."
+        },
+        "limit": {"default": 2000, "help": "Use at most this many examples of each dataset."},
+    }
+    shared = model_options("minilm", "docstring-topics")
+    return tuple(replace(option, **own.get(option.name, {})) for option in shared)
+
+
 PART_HELP = (
     "What else to measure, separated by commas: untrained, tokens, views, attention, similarity, agreement, drops; or "
     "all, or none."
@@ -95,10 +114,7 @@ ANALYSIS = Analysis(
     title="Layer quality",
     question="What do the layers look like without labels, and which of these numbers agree with labels?",
     options=(
-        *(
-            replace(option, default=2000) if option.name == "limit" else option
-            for option in model_options("minilm", "docstring-topics")
-        ),
+        *_options(),
         POOLING,
         Option("parts", str, "all", PART_HELP),
         Option("view_texts", int, 500, "Most texts behind the metrics of two views.", low=50),

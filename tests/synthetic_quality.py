@@ -146,25 +146,57 @@ def spectra_table(n_layers: int, datasets: Sequence[str]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def agreement_table(n_layers: int, datasets: Sequence[str]) -> pd.DataFrame:
+    """How often random curves agree as strongly: rarely for what agrees strongly."""
+    rows = [
+        {
+            "dataset": dataset,
+            "metric": f"{name}, {VIEW}" if name in TWO_VIEWS else name,
+            "value": value,
+            "low": max(-1.0, value - HALF),
+            "high": min(1.0, value + HALF),
+            "p": float(np.exp(-6 * value**2)),
+            "n": n_layers + 1,
+            "seed": 0,
+        }
+        for dataset in datasets
+        for name, value in AGREEMENT.items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def drops_table(n_layers: int, datasets: Sequence[str]) -> pd.DataFrame:
-    """Every run of blocks left out: what it costs in quality grows with the influence of what is gone."""
+    """Of every length the stretch of least influence, the last blocks and a random one; cost grows with influence."""
     rows: list[Row] = []
+    rng = np.random.default_rng(0)
     for dataset in datasets:
         full = quality(n_layers, n_layers, dataset)
-        for count in range(n_layers // 2 + 1):
-            for first in range(n_layers - count + 1) if count else (0,):
-                lost = sum(influence(block, n_layers) for block in range(first, first + count))
-                share = 1 - 0.35 * lost
+        for count in range(1, n_layers // 2 + 1):
+            lost = {
+                first: sum(influence(block, n_layers) for block in range(first, first + count))
+                for first in range(n_layers - count + 1)
+            }
+            best = min(lost, key=lambda first: lost[first])
+            random = int(rng.choice([first for first in lost if first != best]))
+            for first in dict.fromkeys((best, n_layers - count, random)):
+                share = 1 - 0.35 * lost[first]
                 value = full * share
                 rows.append({
-                    "dataset": dataset, "first": first, "count": count, "influence": lost,
-                    "measure": "ndcg_at_10", "quality": value, "low": value - 0.02, "high": value + 0.02,
-                    "share": share, "share_low": share - 0.02, "share_high": share + 0.02,
-                    "relative_cost": 1 - 0.9 * count / n_layers, "n": 400,
+                    "dataset": dataset, "first": first, "count": count, "chosen": first == best,
+                    "influence": lost[first], "measure": "ndcg_at_10", "quality": value,
+                    "low": value - 0.02, "high": value + 0.02, "share": share,
+                    "share_low": share - 0.02, "share_high": share + 0.02,
+                    "relative_cost": 1 - count / n_layers, "n": 400, "seed": 0,
                 })  # fmt: skip
     return pd.DataFrame(rows)
 
 
+_TABLES = {
+    "cka": cka_table,
+    "spectra": spectra_table,
+    "agreement": agreement_table,
+    "drops": drops_table,
+}
 _ROWS = {
     "metrics": metric_rows,
     "quality": quality_rows,
@@ -197,7 +229,12 @@ def write_quality_run(
         with declared([row["measure"] for row in rows]):
             run.add(tidy(rows))
     if "tables" in parts:
-        for name, make in (("cka", cka_table), ("spectra", spectra_table), ("drops", drops_table)):
+        for name, make in (
+            ("cka", cka_table),
+            ("spectra", spectra_table),
+            ("agreement", agreement_table),
+            ("drops", drops_table),
+        ):
             run.write_table(name, make(n_layers, datasets))
     if status == "finished":
         run.finish()

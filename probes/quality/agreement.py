@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from scipy import special
 
 from probes.errors import InputError
-from probes.registry import MEASURES, Measure, register_measure
+from probes.registry import Measure, register_measure
 from probes.stats import percentile_interval, spearman
 
 Array = NDArray[np.floating[Any]]
 
 DEPTH = "layer number"  # a "metric" that knows nothing but the depth: what the others have to beat
 FEWEST = 4  # layers below which a rank correlation says nothing
+WALKS = 2000  # random curves behind a p-value
 
 register_measure(
     Measure(
@@ -49,11 +50,17 @@ def label_agreement(
     metrics : columns name, layer, value, low, high; a metric without a value at some layer is left out there.
     quality : (L + 1,) by layer 0…L. draws : (L + 1, draws), the same under resamples of the examples.
 
-    Returns columns name, value, low, high, n (layers), seed, sorted by value. The interval speaks of other examples
-    and other texts at these very layers: quality is redrawn over examples, each metric within its own interval
-    (normal, independent over layers, which widens it). Where a metric rises and falls with depth alone, "layer
-    number" does as well. Metrics whose values are all the same, or known at fewer than four layers, have no rank
-    correlation and are left out.
+    Returns columns name, value, low, high, p, n (layers), seed, sorted by value. Two different questions:
+
+    * low, high: would other examples and texts give the same at these very layers? Quality is redrawn over examples,
+      each metric within its own interval (normal, independent over layers, which widens it). It says nothing about
+      chance: two smooth curves that have nothing to do with each other agree or disagree strongly, and stably.
+    * p: how often does a curve with the metric's own steps from layer to layer, in random order and direction, agree
+      or disagree as strongly? Small only where the shape matters beyond its smoothness; with few layers it never is
+      (see `walk_p`).
+
+    Where a metric rises or falls with depth alone, "layer number" does as well. Metrics whose values are all the same,
+    or known at fewer than four layers, have no rank correlation and are left out.
 
     >>> table = pd.DataFrame({"name": "m", "layer": range(5), "value": [1.0, 2, 3, 4, 5], "low": None, "high": None})
     >>> found = label_agreement(table, np.arange(5.0), np.tile(np.arange(5.0)[:, None], 100))
@@ -113,14 +120,36 @@ def _row(
         moved = values + rng.normal(size=drawn.shape) * errors
     low, high = percentile_interval(spearman(moved, drawn))
     value = float(spearman(values, quality[layers]))
+    p = walk_p(values, quality[layers], rng)
     # A bootstrap of ranks pulls towards 0: the estimate itself always belongs to its interval.
     return {
         "name": name,
         "value": value,
         "low": min(float(low), value),
         "high": max(float(high), value),
+        "p": p,
         "n": len(layers),
     }
+
+
+def walk_p(values: Array, quality: Array, rng: np.random.Generator, walks: int = WALKS) -> float:
+    """How often a random curve agrees (or disagrees) with `quality` (L + 1,) at least as strongly as `values` does.
+
+    The random curves are walks with the steps of `values` in random order and with random signs, so that they are as
+    smooth as the metric. Exact (up to the number of walks) for metrics whose steps are exchangeable and as likely up
+    as down; in (0, 1].
+
+    >>> rng = np.random.default_rng(0)
+    >>> up = np.arange(31.0)
+    >>> walk_p(up, up, rng) < 0.2, walk_p(rng.permutation(up), up, rng) > 0.05
+    (True, True)
+    """
+    steps = rng.permuted(np.tile(np.diff(values), (walks, 1)), axis=1)
+    steps *= rng.choice((-1.0, 1.0), size=steps.shape)
+    curves = np.concatenate([np.zeros((walks, 1)), steps.cumsum(axis=1)], axis=1)
+    own = abs(float(spearman(values, quality)))
+    as_strong = np.abs(spearman(curves, quality)) >= own - 1e-12
+    return float((1 + as_strong.sum()) / (1 + walks))
 
 
 def metric_names(frame: pd.DataFrame) -> list[str]:
@@ -130,9 +159,3 @@ def metric_names(frame: pd.DataFrame) -> list[str]:
         f"{measure}, {variant.removeprefix('view=')}" if variant else str(measure)
         for measure, variant in zip(frame["measure"], variants, strict=True)
     ]
-
-
-def expected_sign(name: str) -> int:
-    """+1 or −1 where the metric's own direction says which layers should be better, else 0."""
-    entry = MEASURES.get(name.partition(",")[0])
-    return {"up": 1, "down": -1}.get(entry.better if entry else "none", 0)

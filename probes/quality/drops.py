@@ -43,7 +43,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Stretch:
-    """`count` blocks from block `first` on; `chosen` by least influence, otherwise drawn at random as a control."""
+    """`count` blocks from block `first` on; `chosen` by least influence, otherwise a comparison."""
 
     first: int
     count: int
@@ -80,7 +80,7 @@ def stretch_influence(
 def choose_stretches(
     states: Mapping[int, Any], counts: Sequence[int] | None = None, seed: int = 0
 ) -> list[Stretch]:
-    """For every count the stretch of least influence and, where there is another, one drawn at random.
+    """For every count the stretch of least influence, the last blocks (an early exit), and one drawn at random.
 
     The counts are 1, 2, 3, 4, 6, 8, 12, … up to half the blocks by default. Raises `InputError` for counts that
     leave no block.
@@ -99,7 +99,10 @@ def choose_stretches(
             continue
         best = min(held, key=lambda first: (held[first], first))
         found.append(Stretch(best, count, held[best], True))
-        others = [first for first in held if first != best]
+        last = L - count
+        if last != best and last in held:
+            found.append(Stretch(last, count, held[last], False))
+        others = [first for first in held if first not in (best, last)]
         if others:
             other = int(rng.choice(others))
             found.append(Stretch(other, count, held[other], False))
@@ -129,7 +132,8 @@ def measure_drops(
 
     `full` is the quality of the whole model's layers, its last cell the reference; `capture_last(text)` captures the
     last layer's pooled states (texts, d) of the model as it is at the call. Shares are paired: the same resamples
-    judge both. Returns one row per stretch; relative_cost is the share of blocks that are kept.
+    judge both, and a share is null where the full model's own quality cannot be told from 0. Returns one row per
+    stretch; relative_cost is the share of blocks that are kept, not of time.
     """
     from probes.capture.skip import skip_blocks
 
@@ -142,7 +146,7 @@ def measure_drops(
             states = capture_last(f"without blocks {stretch.first}–{stretch.blocks[-1]}")
         found = judge({L: states})
         low, high = percentile_interval(found.draws[0])
-        share, share_low, share_high = found.share_of(full, -1)
+        share, share_low, share_high = found.share_of(full)
         rows.append(
             {
                 "dataset": judge.task.name,
@@ -154,9 +158,9 @@ def measure_drops(
                 "quality": float(found.values[0]),
                 "low": float(low),
                 "high": float(high),
-                "share": float(share[0]),
-                "share_low": float(share_low[0]),
-                "share_high": float(share_high[0]),
+                "share": share,
+                "share_low": share_low,
+                "share_high": share_high,
                 "relative_cost": (L - stretch.count) / L,
                 "n": len(judge.task),
                 "seed": judge.seed,

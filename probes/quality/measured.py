@@ -32,11 +32,16 @@ class Quality:
         return percentile_interval(self.draws, confidence, axis=1)
 
     def share_of(
-        self, full: Quality, cell: int, confidence: float = 0.95
-    ) -> tuple[Array, Array, Array]:
-        """Share of the quality of `full` at `cell`, with its paired interval: (cells,) each."""
-        low, high = percentile_interval(self.draws / full.draws[cell], confidence, axis=1)
-        return self.values / full.values[cell], low, high
+        self, full: Quality, confidence: float = 0.95
+    ) -> tuple[float, float, float] | tuple[None, None, None]:
+        """Share of the last quality in `full` that the first one here is, with its paired interval.
+
+        Nothing where the full model's interval reaches 0: a share of nothing is no number.
+        """
+        if full.interval(confidence)[0][-1] <= 0:
+            return None, None, None
+        low, high = percentile_interval(self.draws[0] / full.draws[-1], confidence)
+        return float(self.values[0] / full.values[-1]), float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from probes.capture import capture
 from probes.datasets.splits import four_parts
-from probes.errors import DoesNotApply
+from probes.errors import DataError, DoesNotApply, ModelError
+from probes.exits.pipeline import prompts_for
 from probes.exits.tasks import Task, make_task
-from probes.layers import block_influence, cka_matrix, measure_layers, measure_views, spectra
+from probes.layers import cka_matrix, measure_layers, measure_views, spectra
 from probes.quality.agreement import label_agreement, metric_names
 from probes.quality.drops import choose_stretches, measure_drops
+from probes.quality.influence import influence_rows
 from probes.quality.measured import Judge, Quality
 from probes.quality.plan import Keep, Progress, QualityPlan
 from probes.quality.views import VIEWS, make_views
@@ -50,7 +52,7 @@ class Study:
 
     def capture(
         self, texts: Sequence[str], what: str, *, sites: Sequence[str] = ("exit",),
-        layers: Any = None, model: Model | None = None, cache: bool = True,
+        layers: Any = None, model: Model | None = None, pooling: str | None = None, cache: bool = True,
     ) -> Store:  # fmt: skip
         """Pooled states; what was captured before comes from the cache."""
         return capture(
@@ -58,7 +60,7 @@ class Study:
             texts,
             sites=list(sites),
             layers=layers,
-            pooling=self.pooling,
+            pooling=pooling or self.pooling,
             max_length=self.plan.max_length,
             cache=cache,
             progress=lambda done, total: self.progress(done, total, what),
@@ -97,7 +99,8 @@ class OnData:
 
     @classmethod
     def make(cls, study: Study, data: Dataset) -> OnData:
-        task, texts = make_task(data)
+        # The maker's prompts, as in the choice of an exit: quality must be the same number in both.
+        task, texts = make_task(data, prompts_for(study.model, data, None))
         parts = four_parts(data, np.random.default_rng(study.plan.seed))
         return cls(
             study, task, texts, Judge.make(task, parts.fit, study.plan.draws, study.plan.seed)
@@ -109,8 +112,19 @@ class OnData:
 
     @cached_property
     def store(self) -> Store:
-        """Exits and the residual stream from one pass."""
-        return self.study.capture(self.texts, f"encoding {self.name}", sites=("exit", "resid_post"))
+        """Exits of all texts, pooled."""
+        return self.study.capture(self.texts, f"encoding {self.name}")
+
+    @cached_property
+    def tokens(self) -> Store:
+        """The residual stream of every token of a few texts: pooled states would show the largest tokens only."""
+        return self.study.capture(
+            self.sample(self.study.plan.attention_texts),
+            f"tokens of {self.name}, block by block",
+            sites=("resid_post",),
+            pooling="none",
+            cache=False,
+        )
 
     @property
     def states(self) -> Mapping[int, Any]:
@@ -158,7 +172,7 @@ def study_quality(
 def _try(study: Study, name: str, on: OnData, part: Callable[[OnData], None]) -> None:
     try:
         part(on)
-    except DoesNotApply as reason:
+    except (DoesNotApply, DataError, ModelError) as reason:
         study.keep.note(f"{on.name}: {name} left out: {reason}")
 
 
@@ -234,17 +248,8 @@ def _attention(on: OnData) -> None:
 
 
 def _similarity(on: OnData) -> None:
-    seed, stream = on.study.plan.seed, on.store["resid_post"]
-    rows: list[dict[str, Any]] = []
-    for block in range(on.study.model.n_layers):
-        value, each = block_influence(stream[block], stream[block + 1])
-        half = 1.96 * float(each.std(ddof=1)) / np.sqrt(len(each)) if len(each) > 1 else None
-        span = (
-            {} if half is None else {"low": max(0.0, value - half), "high": min(2.0, value + half)}
-        )
-        place = {"measure": "block_influence", "site": "resid_post", "block": block}
-        rows.append({**place, **on.place(), "value": value, **span, "n": len(each)})
-    on.study.add(tidy(rows))
+    seed = on.study.plan.seed
+    on.study.add(tidy([row | on.place() for row in influence_rows(on.tokens)]))
     on.study.extend("cka", cka_matrix(on.states, seed=seed).assign(dataset=on.name))
     on.study.extend("spectra", spectra(on.states, seed=seed).assign(dataset=on.name))
 
@@ -253,9 +258,9 @@ def _agreement(on: OnData) -> None:
     metrics = pd.concat(on.metrics, ignore_index=True)
     named = metrics.assign(name=metric_names(metrics))
     found = label_agreement(named, on.quality.values, on.quality.draws, seed=on.study.plan.seed)
-    rows = found.rename(columns={"name": "variant"}).assign(
-        measure="label_agreement", dataset=on.name, pooling=on.study.pooling
-    )
+    on.study.extend("agreement", found.rename(columns={"name": "metric"}).assign(dataset=on.name))
+    rows = found.drop(columns="p").rename(columns={"name": "variant"})
+    rows = rows.assign(measure="label_agreement", dataset=on.name, pooling=on.study.pooling)
     on.study.add(tidy(rows.to_dict("records")))
 
 
@@ -263,7 +268,7 @@ def _drops(on: OnData) -> None:
     study, last = on.study, on.study.model.n_layers
     if last < 2:
         raise DoesNotApply("a model of one block has none to leave out")
-    stretches = choose_stretches(on.store["resid_post"], seed=study.plan.seed)
+    stretches = choose_stretches(on.tokens["resid_post"], seed=study.plan.seed)
 
     def capture_last(what: str) -> Array:
         text = f"{on.name} {what}"

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from probes.report.collapse_study import (
-    excludes_zero,
     held,
     is_quality,
     numbers_of,
@@ -14,12 +13,18 @@ from probes.report.collapse_study import (
     records,
     with_dataset,
 )
-from probes.report.data import RunData
+from probes.report.data import QUALITY_ORDER, RunData
 from probes.report.figures.card import listed
-from probes.report.figures.label_agreement import agreements, diagnostic
+from probes.report.figures.label_agreement import (
+    DEPTH,
+    LEVEL,
+    agreements,
+    beats_chance,
+    diagnostic,
+)
 from probes.report.figures.layer_drops import drop_words, least_influence
 from probes.report.figures.metrics import family_of
-from probes.report.frames import Point, column, names, only, points
+from probes.report.frames import Point, column, names, only, points, where
 from probes.report.tables import Table
 from probes.report.text import NOTHING, clean, count, interval, number, percent
 from probes.report.verdict import Verdict, conclusion, unfinished
@@ -37,15 +42,23 @@ def quality_verdict(data: RunData) -> Verdict | None:
     partial = unfinished(data)
     if partial is not None:
         return replace(partial, table=table)
-    told = (_others, _near, _trusted, _untrusted, _drops)
+    told = (_others, _near, _trusted, _depth, _drops)
     found = tuple(words for tell in told if (words := tell(data)))
     return Verdict("found", headline(data), found, table)
 
 
 def labelled(data: RunData) -> list[str]:
     """Datasets on which quality was measured, in the order of the run."""
-    rows = only(data.measurements, measure=data.quality or "")
-    return [name for name in dict.fromkeys(names(rows, "dataset")) if name != "<NA>"]
+    rows = data.measurements
+    measured = rows["measure"].isin(QUALITY_ORDER) & rows["layer"].notna()
+    held_names = names(where(rows, measured.to_numpy(dtype=bool)), "dataset")
+    return [name for name in dict.fromkeys(held_names) if name != "<NA>"]
+
+
+def _quality_title(data: RunData, dataset: str | None) -> str:
+    """What quality is on a dataset."""
+    measure = with_dataset(data, dataset).quality or ""
+    return clean(data.measure(measure).get("title") or measure, 60)
 
 
 def curve(data: RunData, dataset: str | None = None) -> list[Point]:
@@ -67,7 +80,7 @@ def headline(data: RunData) -> str:
     if best is None:
         return "No quality by labels was measured: diagnostics only"
     span = interval(best.low, best.high)
-    quality = clean(data.measure(data.quality or "").get("title") or data.quality, 60)
+    quality = _quality_title(data, first)
     of = "" if data.n_layers is None else f" of {data.n_layers}"
     where = f" on {clean(first, 60)}" if first and len(labelled(data)) > 1 else ""
     words = f"Layer {best.layer}{of} is best by labels{where}: {quality} {number(best.value)} {span}".strip()
@@ -82,7 +95,9 @@ def _others(data: RunData) -> str:
     for name in labelled(data)[1:]:
         best = best_of(curve(data, name))
         if best is not None:
-            told.append(f"on {clean(name, 60)} it is layer {best.layer} ({number(best.value)})")
+            told.append(
+                f"on {clean(name, 60)} it is layer {best.layer} ({_quality_title(data, name)} {number(best.value)})"
+            )
     return f"Elsewhere: {listed(told)}." if told else ""
 
 
@@ -100,31 +115,36 @@ def _near(data: RunData) -> str:
 
 
 def _trusted(data: RunData) -> str:
-    """Diagnostics whose agreement with labels excludes zero, strongest first."""
+    """Diagnostics that follow the labels beyond what a random curve does, strongest first, beside the mere depth."""
     rows = records(agreements(data))
-    sure = [row for row in rows if excludes_zero(row["low"], row["high"])]
+    sure = [row for row in rows if beats_chance(row)]
     if not rows:
         return ""
     if not sure:
-        return f"None of {len(rows)} diagnostics is shown to go with quality on this model (every interval holds zero)."
+        return (
+            f"None of {len(rows)} diagnostics is shown to go with quality on this model: a random curve with the same "
+            f"steps does as well in {percent(LEVEL, 0)} of cases or more."
+        )
     shown = [f"{_title(data, row)} {_signed(row)}" for row in sure[:_NAMED]]
     more = [f"{len(sure) - _NAMED} more"] if len(sure) > _NAMED else []
     go = "goes" if len(sure) == 1 else "go"
     return (
-        f"Of {len(rows)} diagnostics {len(sure)} {go} with quality over layers (the interval of the rank correlation "
-        f"excludes zero): {listed([*shown, *more])}."
+        f"Of {len(rows)} diagnostics {len(sure)} {go} with quality over layers more strongly than random curves with "
+        f"the same steps (p < {LEVEL:g}; {number(LEVEL * len(rows), 1)} would by chance): {listed([*shown, *more])}."
     )
 
 
-def _untrusted(data: RunData) -> str:
-    rows = records(agreements(data))
-    unsure = [row for row in rows if not excludes_zero(row["low"], row["high"])]
-    if not unsure or len(unsure) == len(rows):
+def _depth(data: RunData) -> str:
+    """What the depth alone tells: a diagnostic that does no better is no diagnostic."""
+    every = records(agreements(data, depth=True))
+    alone = next((row for row in every if row["variant"] == DEPTH), None)
+    if alone is None:
         return ""
-    shown = [_title(data, row) for row in unsure[-_NAMED:]]
-    more = [f"{len(unsure) - _NAMED} more"] if len(unsure) > _NAMED else []
-    are = "is" if len(unsure) == 1 else "are"
-    return f"Not to be trusted here {are} {listed([*shown, *more])}; one interval in twenty excludes zero by chance."
+    better = sum(abs(row["value"]) > abs(alone["value"]) for row in every if row is not alone)
+    return (
+        f"The layer number alone has a rank correlation of {_signed(alone)} with quality; {count(better)} of "
+        f"{count(len(every) - 1)} diagnostics are stronger."
+    )
 
 
 def _title(data: RunData, row: dict[str, Any]) -> str:
@@ -149,8 +169,8 @@ def _drops(data: RunData) -> str:
     kept = [row for row in gone if row["share_low"] >= KEPT]
     row = max(kept, key=lambda r: r["count"]) if kept else gone[0]
     cost = (
-        f"{percent(row['share'])} [{percent(row['share_low'])}, {percent(row['share_high'])}] of quality in "
-        f"{percent(row['relative_cost'], 0)} of the time"
+        f"{percent(row['share'])} [{percent(row['share_low'])}, {percent(row['share_high'])}] of quality with "
+        f"{percent(row['relative_cost'], 0)} of the blocks"
     )
     which = drop_words(row["first"], row["count"])
     if kept:
@@ -161,13 +181,13 @@ def _drops(data: RunData) -> str:
 
 def diagnostics_table(data: RunData) -> Table | None:
     """One row per diagnostic: how it goes with quality, and where it is highest and lowest; None without any."""
-    rows = records(agreements(data))
+    rows = records(agreements(data, depth=True))
     if not rows:
         return None
     own = with_dataset(data, (labelled(data) or [None])[0])
     body = tuple(_row(own, row) for row in rows)
     columns = (
-        "diagnostic", "family", "rank correlation", "95 % interval", "layers", "with quality it",
+        "diagnostic", "family", "rank correlation", "95 % interval", "p", "layers", "with quality it",
         "highest at", "lowest at",
     )  # fmt: skip
     first = next(
@@ -175,10 +195,11 @@ def diagnostics_table(data: RunData) -> Table | None:
     )
     where = f" Dataset: {clean(first, 60)}." if len(labelled(data)) > 1 else ""
     note = (
-        "Spearman’s rank correlation between a diagnostic and quality by labels, over layers. Highest and lowest: "
+        "Spearman’s rank correlation between a diagnostic and quality by labels, over layers; the interval is for "
+        "other examples at these layers, p the chance of a random curve with the same steps. Highest and lowest: "
         f"layers at which the diagnostic is largest and smallest.{where}"
     )
-    return Table("", columns, body, frozenset({2, 3, 4, 6, 7}), note)
+    return Table("", columns, body, frozenset({2, 3, 4, 5, 7, 8}), note)
 
 
 def _row(data: RunData, row: dict[str, Any]) -> tuple[str, ...]:
@@ -189,13 +210,14 @@ def _row(data: RunData, row: dict[str, Any]) -> tuple[str, ...]:
         value, layer = column(line, "value"), column(line, "layer")
         ends = (number(layer[value.argmax()], 0), number(layer[value.argmin()], 0))
     word = "is not shown to move"
-    if excludes_zero(row["low"], row["high"]):
+    if beats_chance(row):
         word = "rises" if row["value"] > 0 else "falls"
     return (
         title,
         family_of(measure),
         number(row["value"], 2),
         interval(row["low"], row["high"], 2) or NOTHING,
+        number(row["p"], 3) if row["p"] == row["p"] else NOTHING,
         count(row["n"]),
         word,
         *ends,

@@ -9,7 +9,7 @@ from scipy import stats
 
 from probes.errors import InputError
 from probes.quality import label_agreement
-from probes.quality.agreement import DEPTH, metric_names
+from probes.quality.agreement import DEPTH, metric_names, walk_p
 
 LAYERS = 13
 
@@ -83,3 +83,26 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 def test_views_are_part_of_a_metrics_name() -> None:
     frame = pd.DataFrame({"measure": ["infonce", "anisotropy"], "variant": ["view=swap", pd.NA]})
     assert metric_names(frame) == ["infonce, swap", "anisotropy"]
+
+
+@pytest.mark.parametrize("layers", [7, 31])
+def test_unrelated_smooth_curves_are_rarely_called_more_than_chance(layers: int) -> None:
+    """Random walks agree with each other strongly and stably; their p-values must be uniform all the same."""
+    rng = np.random.default_rng(3)
+    ps, stable = [], 0
+    for _ in range(200):
+        metric, quality = (rng.normal(size=layers).cumsum() for _ in range(2))
+        ps.append(walk_p(metric, quality, rng, 200))
+        if len(ps) <= 40:
+            table = label_agreement(curves(m=metric), quality, spread(quality, 0.01, 100))
+            row = table.set_index("name").loc["m"]
+            stable += row["low"] * row["high"] > 0
+    assert stable > 0.5 * 40  # the interval alone would call most of them related
+    assert 0.01 <= np.mean(np.array(ps) < 0.05) <= 0.09  # 5 % ± 3 standard errors of 200
+    assert 0.4 < np.mean(ps) < 0.6
+
+
+def test_a_metric_whose_every_turn_is_that_of_quality_beats_random_curves() -> None:
+    rng = np.random.default_rng(0)
+    quality = np.sin(np.arange(31) / 2) + 0.3 * rng.normal(size=31)
+    assert walk_p(quality**3 + 2 * quality, quality, rng) < 0.01

@@ -21,10 +21,16 @@ from probes.types import TextPairs
 
 @pytest.fixture(scope="module")
 def pairs() -> TextPairs:
+    """Scored by the share of words that both sides have: a model with random weights can see that."""
     rng = np.random.default_rng(0)
-    left = texts(120, seed=1)
-    right = [f"{a} {b}" for a, b in zip(left, texts(120, seed=2), strict=True)]
-    return TextPairs("pairs", tuple(left), tuple(right), rng.random(120))
+    left, right, scores = [], [], []
+    for text, other in zip(texts(160, seed=1), texts(160, seed=2), strict=True):
+        words, more = text.split(), other.split()
+        kept = int(rng.integers(0, len(words) + 1))
+        left.append(text)
+        right.append(" ".join([*words[:kept], *more[kept : len(words)]]) or other)
+        scores.append(kept / len(words))
+    return TextPairs("pairs", tuple(left), tuple(right), np.array(scores))
 
 
 @pytest.fixture
@@ -48,20 +54,32 @@ def judged(model: Any, data: TextPairs) -> tuple[Judge, Any, tuple[str, ...]]:
 def test_the_idle_block_is_found_and_can_be_left_out_for_nothing(idle: Any, pairs: Any) -> None:
     judge, store, wanted = judged(idle, pairs)
     stretches = choose_stretches(store["resid_post"], [1])
-    assert [(s.first, s.chosen) for s in stretches] in (
-        [(1, True), (0, False)],
-        [(1, True), (2, False)],
-    )
+    assert [(s.first, s.chosen) for s in stretches] == [(1, True), (2, False), (0, False)]
     assert stretches[0].influence == pytest.approx(0, abs=1e-6)
     full = judge(store["exit"])
     table = measure_drops(
         idle, stretches, judge, full, lambda _: capture(idle, wanted, layers=[3])["exit", 3]
     )
-    free, costly = table.to_dict("records")
+    free, last, costly = table.to_dict("records")
+    assert last["quality"] == pytest.approx(float(full.values[2]))  # leaving out the last is exit 2
     assert free["share"] == free["share_low"] == free["share_high"] == 1
     assert costly["quality"] != pytest.approx(free["quality"], abs=1e-3)
     assert free["relative_cost"] == pytest.approx(2 / 3)
-    assert (table["n"] == 120).all()
+    assert (table["n"] == 160).all()
+
+
+def test_shares_of_a_quality_that_may_be_zero_are_left_out(idle: Any, pairs: Any) -> None:
+    rng = np.random.default_rng(0)
+    noise = TextPairs("noise", pairs.texts_a, pairs.texts_b, rng.random(160))
+    judge, store, wanted = judged(idle, noise)
+    stretches = choose_stretches(store["resid_post"], [1])[:1]
+    full = judge(store["exit"])
+    assert full.interval()[0][-1] <= 0
+    table = measure_drops(
+        idle, stretches, judge, full, lambda _: capture(idle, wanted, layers=[3])["exit", 3]
+    )
+    assert table[["share", "share_low", "share_high"]].isna().all(axis=None)
+    assert table["quality"].notna().all()
 
 
 def test_influence_of_stretches_by_brute_force() -> None:
@@ -82,6 +100,8 @@ def test_a_control_beside_every_choice_never_the_choice_itself() -> None:
         found = choose_stretches(states, seed=seed)
         chosen = {s.count: s for s in found if s.chosen}
         assert sorted(chosen) == default_counts(8) == [1, 2, 3, 4]
+        for count in chosen:
+            assert 8 - count in [s.first for s in found if s.count == count]  # the last blocks
         for stretch in found:
             if not stretch.chosen:
                 assert stretch.first != chosen[stretch.count].first

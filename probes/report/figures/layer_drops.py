@@ -1,11 +1,11 @@
-"""Leaving out blocks: what is kept of quality for what is saved in time."""
+"""Leaving out blocks: what is kept of quality by how many blocks."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from probes.report.collapse_study import held
+from probes.report.collapse_study import held, records
 from probes.report.data import RunData
 from probes.report.figures.card import FigureCard, Spec, figure
 from probes.report.figures.collapse_temperature import measure_title
@@ -18,15 +18,16 @@ from probes.report.theme import ACCENT, NEUTRAL, PALETTE
 
 HOW_TO_READ = (
     "A run of neighbouring blocks is left out and the rest is used as it is: the share of the full model’s quality "
-    "that is kept, against the share of its time. Up and left is better. Blue: of all runs of a length the one "
-    "whose blocks have the least influence, as ShortGPT chooses; orange, dashed: the last blocks, which is an early "
-    "exit; grey: all other runs. Influence needs no labels; where blue lies above grey it chose well."
+    "that is kept, against the share of its blocks (time was not measured). Up and left is better. Blue: of all runs "
+    "of a length the one whose blocks turn the states of tokens least, as ShortGPT chooses; orange, dashed: the last "
+    "blocks, which is an early exit; grey: another one, drawn at random. Influence needs no labels; where blue lies "
+    "above grey and orange it chose well."
 )
 _COLUMNS = ("first", "count", "influence", "share", "share_low", "share_high", "relative_cost")
 
 
 def layer_drops(data: RunData, focus: Focus | None = None) -> FigureCard | None:
-    """Quality against time for every run of blocks that was left out; None when none was."""
+    """Quality against blocks kept for every run of blocks that was left out; None when none was."""
     frame = held(data, "drops")
     if frame is None:
         return None
@@ -63,9 +64,10 @@ def drop_words(first: float, count: float) -> str:
 
 def _card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: str) -> FigureCard:
     best, ends = least_influence(rows), last_blocks(data, rows)
-    others = _dots(rows, "other blocks", NEUTRAL, "circle")
-    others |= {"mode": "markers", "opacity": 0.55}
-    others["marker"] = {**others["marker"], "size": 5}
+    named = {(r["first"], r["count"]) for part in (best, ends) for r in records(part)}
+    apart = [(r["first"], r["count"]) not in named for r in records(rows)]
+    others = _dots(where(rows, np.array(apart)), "drawn at random", NEUTRAL, "circle")
+    others |= {"mode": "markers", "opacity": 0.8}
     traces = [
         others,
         _dots(ends, "last blocks (early exit)", ACCENT, "square", "dash"),
@@ -76,7 +78,7 @@ def _card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: str) ->
         trace["error_y"] = {**whiskers(share, low, high), "color": trace["line"]["color"]}
     x_ends = column(rows, "relative_cost")
     x = {
-        "title": "share of the full model’s time",
+        "title": "share of the full model’s blocks",
         "range": padded([*x_ends, 1.0], 0.0, np.inf),
         "tickformat": ".0%",
     }
@@ -84,7 +86,7 @@ def _card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: str) ->
     y = {"range": heights, "tickformat": ".0%"}
     panel = Panel("", traces, [across(1.0, ZERO, layer="below")])
     told = [
-        f"{drop_words(a, c)}: {percent(s)} [{percent(low)}, {percent(high)}] of quality in {percent(t, 0)} of the time"
+        f"{drop_words(a, c)}: {percent(s)} [{percent(low)}, {percent(high)}] of quality with {percent(t, 0)} of blocks"
         for a, c, _, s, low, high, t in zip(*(column(best, c) for c in _COLUMNS), strict=True)
     ]
     return FigureCard(
@@ -92,7 +94,7 @@ def _card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: str) ->
         f"{measure_title(data, rows)} kept without some blocks{title}",
         arranged([panel], Sheet(x, y)),
         HOW_TO_READ,
-        f"Points of quality against time. Least influence: {'; '.join(told)}.",
+        f"Points of quality against blocks kept. Least influence: {'; '.join(told)}.",
         frame,
     )
 
@@ -100,7 +102,7 @@ def _card(data: RunData, frame: pd.DataFrame, rows: pd.DataFrame, title: str) ->
 def _dots(rows: pd.DataFrame, name: str, colour: str, symbol: str, dash: str = "solid") -> Spec:
     hover = [
         f"<b>{drop_words(first, count)}</b><br>{percent(share)} [{percent(low)}, {percent(high)}] of quality"
-        f"<br>{percent(cost, 0)} of the time<br>influence {number(influence)}"
+        f"<br>{percent(cost, 0)} of the blocks<br>influence {number(influence)}"
         for first, count, influence, share, low, high, cost in zip(
             *(column(rows, c) for c in _COLUMNS), strict=True
         )
