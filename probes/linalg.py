@@ -79,6 +79,15 @@ def check_matrix(X: Any, name: str = "X", *, min_rows: int = 1) -> Array:
     return array
 
 
+def rounding_left(X: Array) -> float:
+    """Norm that equal rows of X (n, d), scaled to a largest number of 1, can keep after centring: rounding alone.
+
+    By the precision that X came in: what is equal but for the last bits of float32 is equal.
+    """
+    precision = max(float(np.finfo(X.dtype).eps), 4 * float(np.finfo(np.float64).eps))
+    return 2 * precision * float(np.sqrt(X.size))
+
+
 def singular_values(X: Array, center: bool) -> Array:
     """Singular values of X (n, d) in float64, largest first; not by a Gram matrix: small ones stay exact."""
     wide = np.asarray(X, dtype=np.float64)

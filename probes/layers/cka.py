@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from probes.errors import DoesNotApply, InputError
 from probes.layers.spectra import check_layers
 from probes.layers.states import sample_rows
-from probes.linalg import check_matrix
+from probes.linalg import check_matrix, rounding_left
 
 FloatArray = NDArray[np.floating[Any]]
 ROWS = 4096
@@ -120,7 +120,7 @@ def _prepare(X: FloatArray) -> FloatArray:
     largest = float(np.abs(wide).max()) or 1.0
     wide /= largest
     wide -= wide.mean(axis=0)
-    if np.linalg.norm(wide) <= 8 * np.finfo(np.float64).eps * np.sqrt(wide.size):
+    if np.linalg.norm(wide) <= rounding_left(X):
         raise DoesNotApply(f"CKA of {len(wide)} rows: all rows are equal, there is no direction")
     if wide.shape[1] > len(wide):
         wide = np.asarray(np.linalg.qr(wide.T, mode="r")).T

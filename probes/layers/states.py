@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import DoesNotApply
-from probes.linalg import check_matrix, normalise_rows
+from probes.linalg import check_matrix, normalise_rows, rounding_left
 
 FloatArray = NDArray[np.floating[Any]]
 T = TypeVar("T")
@@ -94,10 +94,7 @@ class States:
         return self._known[name]
 
     def _nonzero(self, spectrum: Spectrum, what: str, kind: str) -> Spectrum:
-        left_over = (
-            8 * np.finfo(np.float64).eps * np.sqrt(self.array.size)
-        )  # by centring equal rows
-        if spectrum.sigma[0] <= left_over:
+        if spectrum.sigma[0] <= rounding_left(self.array):
             raise DoesNotApply(f"{what} of {self.n} rows: {kind}, there is no direction to count")
         return spectrum
 

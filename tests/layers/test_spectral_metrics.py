@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import skdim
@@ -309,3 +311,16 @@ class TestTableSampling:
         again = measure_layers({0: X}, names, seed=4, variant="untrained")
         assert again.value[0] == table.value[0]
         assert again.variant.unique().tolist() == ["untrained"]
+
+
+@pytest.mark.parametrize("metric", [effective_rank, participation_ratio, isoscore, top_share])
+def test_rows_equal_but_for_the_last_bits_of_float32_have_no_direction(metric: Any) -> None:
+    rng = np.random.default_rng(0)
+    row = rng.normal(size=384).astype(np.float32)
+    near = np.nextafter(np.tile(row, (50, 1)), rng.choice([-9.0, 9.0], size=(50, 384)).astype("f"))
+    assert near.dtype == np.float32
+    assert (near != row).all()
+    with pytest.raises(DoesNotApply, match="all rows are equal"):
+        metric(near)
+    spread = near + rng.normal(scale=1e-4, size=near.shape).astype(np.float32)
+    assert np.isfinite(metric(spread))  # a thousandth of the states' size is no rounding
