@@ -17,6 +17,10 @@ from probes.analysis import load_analysis
 from probes.cli.main import app
 from probes.cli.run import command_for, run_app
 from probes.cli.shell import invoke
+from probes.report import RunData
+from probes.report.figures.collapse_remedies import remedy_words
+from probes.report.text import interval, number
+from probes.report.verdict import verdict
 from probes.runs import RunView, list_runs
 
 QUICK = ["--cuts", "8,16,32", "--taus", "0.8,1", "--documents", "40", "--draws", "200"]
@@ -130,17 +134,29 @@ def test_a_stopped_run_is_continued_after_its_last_part(
     pd.testing.assert_frame_equal(view.measurements, before)
 
 
+def _said(view: RunView) -> tuple[str, str]:
+    """The headline of a run, and all its sentences."""
+    found = verdict(RunData.of(view))
+    return found.headline, "\n".join(found.sentences)
+
+
+@pytest.fixture
+def real(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs of one test; states of real models from the cache of all tests, where one is named."""
+    if cache := os.environ.get("FATHOMETER_TEST_CACHE"):
+        monkeypatch.setenv("FATHOMETER_CACHE", cache)
+    return home
+
+
 @pytest.mark.slow
 @pytest.mark.models
-def test_real_embeddings_collapse_with_length(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MiniLM: the same documents come closer with every doubling of their length, at every layer; [MASK] takes room
-    from real tokens at the last layer; recall falls with the index."""
-    cache = os.environ.get("FATHOMETER_TEST_CACHE")
-    if cache:
-        monkeypatch.setenv("FATHOMETER_CACHE", cache)
-    more = ["--parts", "length,mask,index", "--limit", "60", "--cuts", "8,32,128"]
+def test_real_embeddings_collapse_with_length(real: Path) -> None:
+    """MiniLM: the same documents come closer with every doubling of their length, at every layer; centring takes all of
+    the mean cosine; [MASK] takes room from real tokens at the last layer; recall falls with the index. The words say
+    what the tables hold."""
+    more = ["--parts", "length,remedies,mask,index", "--limit", "60", "--cuts", "8,32,128"]
     assert run("minilm", "docstrings", *more) == 0
-    (view,) = list_runs(home / "runs")
+    (view,) = list_runs(real / "runs")
     rows = view.measurements
     slopes = rows[(rows["measure"] == "collapse_slope") & (rows["variant"] == "cut")]
     assert (slopes["low"] > 0).all()
@@ -150,3 +166,60 @@ def test_real_embeddings_collapse_with_length(home: Path, monkeypatch: pytest.Mo
     index = view.table("index_size")
     last = index[(index["layer"] == 6) & (index["dim"] == 384) & (index["k"] == 1)]
     assert last.sort_values("distractors")["recall"].is_monotonic_decreasing
+    headline, text = _said(view)
+    row = slopes[slopes["layer"] == 6].iloc[0]
+    size = f"{number(row['value'])} {interval(row['low'], row['high'])}"
+    assert headline == (
+        f"Embeddings collapse with length: the mean cosine rises by {size} per doubling at the last layer "
+        "(the same documents, cut)"
+    )
+    assert "A rise is shown at 7 of 7 layers read (0 to 6)" in text
+    remedies = view.table("remedies")
+    treated = remedies[(remedies["layer"] == 6) & (remedies["remedy"] != "none")]
+    assert treated.set_index("remedy")["anisotropy_difference_high"]["centred"] < 0
+    assert treated.set_index("remedy")["anisotropy"]["centred"] == pytest.approx(0, abs=0.05)
+    most = treated.sort_values("collapse_slope_difference").iloc[0]
+    off = -most["collapse_slope_difference"]
+    ends = -most["collapse_slope_difference_high"], -most["collapse_slope_difference_low"]
+    assert ends[0] > 0
+    told = f"Of those tried {remedy_words(most['remedy'])} lessens the collapse most: it takes "
+    assert f"{told}{number(off)} {interval(*ends)} off the rise per doubling" in text
+    breaks = view.table("index_breaks")
+    narrow = breaks[(breaks["layer"] == 6) & (breaks["dim"] == 8) & (breaks["k"] == 10)].iloc[0]
+    assert narrow["high"] < 0
+    lost = f"8 dimensions from {narrow['distractors']} documents on"
+    assert f"recall at 10 at the last layer is shown to be lower with {lost}" in text
+
+
+@pytest.mark.slow
+@pytest.mark.models
+def test_a_real_language_model_in_bfloat16(real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SmolLM2 at three of its layers: the words hold the last layer's interval and the head's loss as the tables do."""
+    monkeypatch.setattr("probes.collapse.bottleneck.MOST_TOKENS", 500)
+    more = [
+        "--parts",
+        "length,bottleneck",
+        "--limit",
+        "40",
+        "--cuts",
+        "8,32",
+        "--dtype",
+        "bfloat16",
+    ]
+    assert run("smollm2", "docstrings", *more, "--layers", "0,15,30", "--max-length", "32") == 0
+    (view,) = list_runs(real / "runs")
+    assert view.table("applies")["applies"].all()
+    rows = view.measurements
+    slopes = rows[(rows["measure"] == "collapse_slope") & (rows["variant"] == "cut")]
+    assert slopes["layer"].tolist() == [0, 15, 30]
+    last = slopes.iloc[-1]
+    headline, text = _said(view)
+    assert interval(last["low"], last["high"]) in headline
+    assert "per doubling at the last layer (the same documents, cut)" in headline
+    head = view.table("bottleneck").set_index("rank")
+    assert head.index[-1] == 576
+    assert head["difference_low"][1] > 1  # bits: one direction is not enough
+    cost = f"{interval(head['difference_low'][512], head['difference_high'][512], 2)}"
+    assert ("No smaller rank of the head" in text) == (head["difference_high"][512] >= 0.1)
+    if head["difference_high"][512] >= 0.1:
+        assert cost in text
