@@ -48,5 +48,5 @@ def toy_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (scripts / "toy_count.py").write_text(SCRIPT)
-    monkeypatch.setattr("probes.analysis.bundled", lambda name: scripts)
+    monkeypatch.setattr("probes.analysis.load.bundled", lambda name: scripts)
     return tmp_path / "runs"

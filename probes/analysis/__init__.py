@@ -1,0 +1,40 @@
+"""What an analysis is: declared options and a function that fills a run folder.
+
+The scripts in `analyses/` each define one `ANALYSIS`. The command line and the dashboard load them by path, draw their
+options, and run them with `execute`; `python analyses/x.py …` and `fathometer run x …` are the same thing.
+"""
+
+from __future__ import annotations
+
+from probes.analysis.declare import Analysis, Option, Progress
+from probes.analysis.execute import NOTE, execute, resume_command
+from probes.analysis.load import load_analyses, load_analysis
+from probes.analysis.shared import (
+    DRAWS,
+    POOLING,
+    describe_data,
+    describe_model,
+    model_options,
+    open_model,
+    parse_columns,
+    parse_names,
+)
+
+__all__ = [
+    "DRAWS",
+    "NOTE",
+    "POOLING",
+    "Analysis",
+    "Option",
+    "Progress",
+    "describe_data",
+    "describe_model",
+    "execute",
+    "load_analyses",
+    "load_analysis",
+    "model_options",
+    "open_model",
+    "parse_columns",
+    "parse_names",
+    "resume_command",
+]
