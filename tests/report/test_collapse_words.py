@@ -144,6 +144,23 @@ def test_no_rank_or_width_is_said_to_do_without_its_interval(tmp_path: Path) -> 
     assert "No smaller width is shown to lose recall at 10 at the last layer" in text
 
 
+def test_tables_of_earlier_runs_are_told_without_the_differences_they_lack(tmp_path: Path) -> None:
+    path = collapse.write_collapse_run(tmp_path)
+    for file in (path / "tables").glob("*.parquet"):
+        frame = pd.read_parquet(file)
+        own = [name for name in frame.columns if "difference" in name]
+        kept = ["difference", "difference_low", "difference_high"] if "quality" in frame else []
+        frame.drop(columns=[name for name in own if name not in kept]).to_parquet(file)
+    (path / "tables" / "index_breaks.parquet").unlink()
+    found = _said(path)
+    text = _text(found)
+    assert "nan" not in text.lower()
+    assert "lessen" not in text
+    assert "higher than at 8 tokens; no other" in text
+    assert "256 of 384 directions cost 0.04" in text
+    assert build_report(path).stat().st_size > 1000
+
+
 def test_the_model_as_it_is_may_be_the_best_temperature_tried(tmp_path: Path) -> None:
     path = collapse.write_collapse_run(tmp_path, parts=("temperature",))
     text = _text(

@@ -17,10 +17,10 @@ from probes.report.theme import DASHES, MARKERS, NEUTRAL, PALETTE
 HOW_TO_READ = (
     "Share of queries whose answer is among the first k results, against the number of documents that compete with "
     "it: the expected value over every choice of that many distractors from the pool, exact, with a 95 % band over "
-    "queries. One line per number of dimensions kept. Short embeddings fall faster: a small index hides what a "
-    "large one will show. A ring marks the smallest index in which a width is shown to lose to the full one "
-    "(difference paired by query, 95 % interval below zero); a line without one is not shown to, at any size. Dotted, "
-    "where another layer is picked: the last layer read, at full width."
+    "queries. One line per number of dimensions kept. Where a narrow line falls faster than a wide one, a small index "
+    "hides what a large one will show. A ring marks the smallest index in which a width is shown to lose to the full "
+    "one (difference paired by query, 95 % interval below zero); a line without one is not shown to, at any size. "
+    "Dotted, where another layer is picked: the last layer read, at full width."
 )
 _AT = Along("distractors", after="distractors")
 

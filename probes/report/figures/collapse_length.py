@@ -36,7 +36,8 @@ HOW_TO_READ = (
     "texts come to lie in the same direction: the embeddings collapse. One line per layer, from blue (first) to "
     "yellow (last); a picked layer stands out with the shares of pairs between the 10 % and the 90 % quantile and "
     "the median, dotted. Left: texts that are as long as they are, which differ in content as well. Cut texts are "
-    "the same documents at every length; random words have no content at all, so what they show is length alone."
+    "the same documents at every length; random words are those of the documents in no order: what they show needs no "
+    "content beyond single words."
 )
 _MEAN = "anisotropy"
 _TOKENS = Along("tokens", after="tokens")

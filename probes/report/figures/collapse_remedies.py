@@ -125,10 +125,10 @@ def _signed(value: float) -> str:
 
 
 LAYER_HOW = (
-    "All remedies at one layer: what they change in quality (left, with 95 % intervals; blue where it excludes "
+    "All remedies at one layer: what they change in quality (first panel, with 95 % intervals; blue where it excludes "
     "zero), and how much collapse they leave: mean cosine, and its rise per doubling of length (the dotted upright is "
-    "without any remedy; bars are 95 % intervals of the change against it, paired by text). A remedy "
-    "that takes the collapse away and changes no quality shows that the collapse did not hurt."
+    "without any remedy; bars are 95 % intervals of the change against it, paired by text). A remedy that takes the "
+    "collapse away and is not shown to change quality gives no sign that the collapse hurt."
 )
 
 
