@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from probes.errors import InputError, unknown_name
-from probes.runs import Run, RunView
-
-Progress = Callable[[int, int | None, str], None]
+from probes.runs import Progress, Run, RunView
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from probes.collapse.length import Length, LengthResult, study_lengths, token_bins
 from probes.collapse.measures import COLLAPSE_ONSET, COLLAPSE_SLOPE, HEAD_SPECTRUM_KL
-from probes.collapse.plan import CollapsePlan, Findings, Places, Previous
+from probes.collapse.plan import CollapsePlan, Places, Previous
 from probes.collapse.study import Study, study_collapse
 from probes.collapse.texts import StudyTexts, study_texts
 
@@ -13,7 +13,6 @@ __all__ = [
     "COLLAPSE_SLOPE",
     "HEAD_SPECTRUM_KL",
     "CollapsePlan",
-    "Findings",
     "Length",
     "LengthResult",
     "Places",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +9,6 @@ import pandas as pd
 
 from probes.collapse.names import CUTS, PARTS, TAUS
 from probes.errors import InputError, unknown_name
-
-Progress = Callable[[int, int | None, str], None]
 
 
 @dataclass(frozen=True)
@@ -47,27 +44,6 @@ class CollapsePlan:
             raise InputError(f"taus {self.taus}: numbers above 0 are needed, such as 0.8")
         if not self.cuts or min(self.cuts) < 2:
             raise InputError(f"cuts {self.cuts}: numbers of tokens from 2 are needed")
-
-
-@dataclass
-class Findings:
-    """What a study has found so far: tidy rows and tables. A run folder takes the same calls."""
-
-    frames: list[pd.DataFrame] = field(default_factory=list[pd.DataFrame])
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict[str, pd.DataFrame])
-    notes: list[str] = field(default_factory=list[str])
-
-    def add(self, rows: pd.DataFrame) -> None:
-        """Keep tidy rows."""
-        self.frames.append(rows)
-
-    def write_table(self, name: str, frame: pd.DataFrame) -> None:
-        """Keep a table, in place of an older one of that name."""
-        self.tables[name] = frame
-
-    def note(self, text: str) -> None:
-        """Keep something that a reader must know."""
-        self.notes.append(text)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from probes.collapse.length import FEWEST_TEXTS
 from probes.collapse.names import PARTS
-from probes.collapse.plan import CollapsePlan, Previous, Progress
+from probes.collapse.plan import CollapsePlan, Previous
 from probes.collapse.texts import StudyTexts
 from probes.errors import (
     DoesNotApply,
@@ -24,6 +24,7 @@ from probes.errors import (
     RunError,
     StoreError,
 )
+from probes.runs import Keep, Progress
 from probes.tables import tidy
 
 if TYPE_CHECKING:
@@ -42,14 +43,6 @@ _MEASURES = {
 }
 _INTEGERS = ("layer", "dim", "distractors", "k", "rank", "n", "seed")
 _WORDS = ("dataset", "mode", "measure", "split", "remedy", "method", "part", "reason")
-
-
-class Keep(Protocol):
-    """Where findings go as they come: a run folder, or `Findings` in memory."""
-
-    def add(self, rows: pd.DataFrame) -> None: ...
-    def write_table(self, name: str, frame: pd.DataFrame) -> None: ...
-    def note(self, text: str) -> None: ...
 
 
 @dataclass

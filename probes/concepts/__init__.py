@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from probes.concepts.conditions import Condition, parse_conditions
     from probes.concepts.jobs import usable_workers
     from probes.concepts.load import load_tasks
-    from probes.concepts.plan import ConceptPlan, Findings
+    from probes.concepts.plan import ConceptPlan
     from probes.concepts.states import Places
     from probes.concepts.study import study_concepts
     from probes.concepts.tasks import ConceptTask, make_task
@@ -22,7 +22,6 @@ _PLACES = {
     "ConceptPlan": "plan",
     "ConceptTask": "tasks",
     "Condition": "conditions",
-    "Findings": "plan",
     "Places": "states",
     "load_tasks": "load",
     "make_task": "tasks",
@@ -35,7 +34,6 @@ __all__ = [
     "ConceptPlan",
     "ConceptTask",
     "Condition",
-    "Findings",
     "Places",
     "load_tasks",
     "make_task",

@@ -17,9 +17,7 @@ from probes.probing import LinearProbe, MassMeanProbe, RidgeProbe
 from probes.registry import Registry
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-Progress = Callable[[int, int | None, str], None]
+    pass
 
 PROBES: Registry[Callable[[], BaseEstimator]] = Registry("probe")
 PROBES.add("linear", LinearProbe)
@@ -58,24 +56,3 @@ class ConceptPlan:
     def make_probe(self) -> BaseEstimator:
         """A fresh, unfitted probe."""
         return PROBES[self.probe]()
-
-
-@dataclass
-class Findings:
-    """What a study has found so far: tidy rows and tables. A run folder takes the same calls."""
-
-    frames: list[pd.DataFrame] = field(default_factory=list)
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, rows: pd.DataFrame) -> None:
-        """Keep tidy rows."""
-        self.frames.append(rows)
-
-    def write_table(self, name: str, frame: pd.DataFrame) -> None:
-        """Keep a table, in place of an older one of that name."""
-        self.tables[name] = frame
-
-    def note(self, text: str) -> None:
-        """Keep something that a reader must know."""
-        self.notes.append(text)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,24 +14,17 @@ from probes.concepts.conditions import PLAIN, UNTRAINED, Condition
 from probes.concepts.jobs import Job, Result, Workers, probe
 from probes.concepts.measure import correct_rows
 from probes.concepts.parts import EACH, TOGETHER
-from probes.concepts.plan import ConceptPlan, Progress
+from probes.concepts.plan import ConceptPlan
 from probes.concepts.states import LayerStates, capture_reading, task_states
 from probes.concepts.summary import concept_row
 from probes.concepts.tasks import ConceptTask, Reading
 from probes.errors import DataError, FathometerError, InputError
 from probes.probing.curves import Curve
+from probes.runs import Keep, Progress
 
 if TYPE_CHECKING:
     from probes.models import Model
     from probes.store import Store
-
-
-class Keep(Protocol):
-    """Where findings go as they come: a run folder, or `Findings` in memory."""
-
-    def add(self, rows: pd.DataFrame) -> None: ...
-    def write_table(self, name: str, frame: pd.DataFrame) -> None: ...
-    def note(self, text: str) -> None: ...
 
 
 @dataclass

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import pandas as pd
 
 PARTS: Mapping[str, str] = {
     "untrained": "the same metrics with fresh weights, as a control",
@@ -17,16 +14,6 @@ PARTS: Mapping[str, str] = {
     "agreement": "rank correlation over layers of every metric with measured quality",
     "drops": "quality with stretches of blocks left out",
 }
-
-Progress = Callable[[int, int | None, str], None]
-
-
-class Keep(Protocol):
-    """Where findings go as they come: a run folder, or a list in memory."""
-
-    def add(self, rows: pd.DataFrame) -> None: ...
-    def write_table(self, name: str, frame: pd.DataFrame) -> None: ...
-    def note(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from probes.quality.agreement import label_agreement, metric_names
 from probes.quality.drops import choose_stretches, measure_drops
 from probes.quality.influence import influence_rows
 from probes.quality.measured import Judge, Quality
-from probes.quality.plan import Keep, Progress, QualityPlan
+from probes.quality.plan import QualityPlan
 from probes.quality.views import VIEWS, make_views
 from probes.registry import LAYER_METRICS
+from probes.runs import Keep, Progress
 from probes.stats import check_confidence
 from probes.tables import tidy
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from probes.runs.keep import Findings, Keep, Progress
 from probes.runs.read import RunView, find_run, list_runs
 from probes.runs.write import Run
 
-__all__ = ["Run", "RunView", "find_run", "list_runs"]
+__all__ = ["Findings", "Keep", "Progress", "Run", "RunView", "find_run", "list_runs"]

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from zoo import texts
 
-from probes.collapse import CollapsePlan, Findings, Places, Previous, StudyTexts, study_collapse
+from probes.collapse import CollapsePlan, Places, Previous, StudyTexts, study_collapse
 from probes.collapse.helping import chosen_tau
 from probes.collapse.study import Study, typed
 from probes.errors import InputError, NonFiniteError
+from probes.runs import Findings
 from probes.tables import tidy
 from probes.types import LabelledTexts, MinimalPairs, Retrieval, TextPairs
 

@@ -13,7 +13,6 @@ from zoo import build, texts
 
 from probes.concepts import (
     ConceptPlan,
-    Findings,
     Places,
     make_task,
     parse_conditions,
@@ -23,6 +22,7 @@ from probes.concepts.names import PARTS
 from probes.datasets.concepts import ConceptData
 from probes.errors import DataError, InputError
 from probes.probing import sweep
+from probes.runs import Findings
 from probes.types import (
     LabelledNumbers,
     LabelledPairs,
