@@ -84,7 +84,9 @@ def label_agreement(
         )
     ]
     for name, held in metrics.groupby("name", sort=True):
-        known: pd.DataFrame = held.loc[held["value"].notna() & held["layer"].between(0, len(quality) - 1)]
+        known: pd.DataFrame = held.loc[
+            held["value"].notna() & held["layer"].between(0, len(quality) - 1)
+        ]
         layers = known["layer"].to_numpy(dtype=np.int64)
         values = known["value"].to_numpy(dtype=np.float64)
         if len(np.unique(layers)) < FEWEST or len(layers) != len(np.unique(layers)):
