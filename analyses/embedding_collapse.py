@@ -111,7 +111,7 @@ ANALYSIS = Analysis(
             "parts",
             str,
             "all",
-            f"What to measure, separated by commas: {', '.join(PARTS)}; or all.",
+            f"What to measure, separated by commas: {', '.join(PARTS)}; or all, or none.",
         ),
         Option(
             "taus",
@@ -128,7 +128,14 @@ ANALYSIS = Analysis(
         ),
         Option("layers", str, "all", "Layers to read, separated by commas; or all."),
         POOLING,
-        Option("documents", int, 200, "Most texts of one length.", low=30, high=2000),
+        Option(
+            "documents",
+            int,
+            200,
+            "Most texts of one length; fewer are faster (--limit is about --data).",
+            low=30,
+            high=2000,
+        ),
         Option(
             "distractors",
             int,

@@ -60,8 +60,8 @@ def load(options: Mapping[str, Any]) -> list[Any]:
             raise InputError(
                 f"--data {given!r}: two datasets are called {data.name!r}, rename a file"
             )
-    rng = np.random.default_rng(options["seed"])
-    return [limit_dataset(data, options["limit"], rng) for data in found]
+    seed = options["seed"]  # anew for each, so that a sample does not depend on its neighbours
+    return [limit_dataset(data, options["limit"], np.random.default_rng(seed)) for data in found]
 
 
 def plan_of(options: Mapping[str, Any]) -> Any:

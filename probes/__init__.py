@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from probes.datasets import load_dataset
     from probes.erasure import erase, steer
     from probes.exits import choose_exit
+    from probes.layers import temperature
     from probes.models import load_model
     from probes.probing import (
         ContrastiveProbe,
@@ -36,6 +37,7 @@ _HOMES = {
     "load_model": "probes.models",
     "erase": "probes.erasure",
     "steer": "probes.erasure",
+    "temperature": "probes.layers",
     "ContrastiveProbe": "probes.probing",
     "LinearProbe": "probes.probing",
     "MDLProbe": "probes.probing",
@@ -66,6 +68,7 @@ __all__ = [
     "open_store",
     "steer",
     "sweep",
+    "temperature",
 ]
 
 

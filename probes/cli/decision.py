@@ -28,7 +28,8 @@ def print_decision(view: RunView) -> None:
     confidence = percent(decision.get("confidence"), 0)
     console.print(
         f"exit: layer × dimensions; quality: {data.title(data.quality or 'quality')} on the test part; "
-        f"of full: share of the full model's, with its {confidence} interval; ms: per text, median; "
+        f"of full: share of the full model's, with its lower {confidence} limit (the promise was tested "
+        "on another part); ms: per text, median; "
         "speed: against the full model",
         style="dim",
         markup=False,
@@ -65,9 +66,8 @@ def _cells(name: str, entry: Mapping[str, Any], data: RunData) -> list[Text]:
     latency = None if cell is None else data.cost("latency_p50_ms").get(cell.layer)
     cost = entry.get("relative_cost")
     share = percent(entry.get("share"))
-    if is_number(entry.get("share_low")) and is_number(entry.get("share_high")):
-        low, high = (100 * float(entry[key]) for key in ("share_low", "share_high"))
-        share += f" [{low:.1f}, {high:.1f}]"
+    if is_number(entry.get("share_low")):
+        share += f" (≥ {100 * float(entry['share_low']):.1f})"
     return [
         Text(name),
         Text(NOTHING if cell is None else f"{cell.layer} × {cell.dim}"),

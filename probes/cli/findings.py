@@ -12,9 +12,10 @@ from probes.report.tables import Table as Lines
 from probes.report.verdict import verdict
 from probes.runs import RunView
 
+# The report has them.
 _LEFT_OUT = frozenset(
-    {"family", "n", "selectivity", "MDL depth", "compression"}
-)  # the report has them
+    {"family", "n", "selectivity", "MDL depth", "compression", "layers", "highest at", "lowest at"}
+)
 
 
 def print_findings(view: RunView) -> None:

@@ -103,6 +103,11 @@ class OnData:
         # The maker's prompts, as in the choice of an exit: quality must be the same number in both.
         task, texts = make_task(data, prompts_for(study.model, data, None))
         parts = four_parts(data, np.random.default_rng(study.plan.seed))
+        if task.kind == "classification":
+            study.keep.note(
+                f"{task.name}: the probe behind accuracy is fitted on {len(parts.fit):,} of {len(task):,} texts, as in "
+                "exit-layers; with more labelled texts it would be higher"
+            )
         return cls(
             study, task, texts, Judge.make(task, parts.fit, study.plan.draws, study.plan.seed)
         )

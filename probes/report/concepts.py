@@ -226,8 +226,10 @@ def _value(point: Point | None, digits: int) -> str:
 
 
 def depth_test_table(data: RunData) -> Table | None:
-    """Pairs of concepts of which one was shown to be deeper, the surest first; None when none was."""
+    """Pairs of concepts of which one was shown to be deeper, the surest first; None where no pair was tested."""
     tests = depth_tests(data)
+    if not tests:
+        return None
     apart = sorted(
         (t for t in tests if t["deeper"]), key=lambda t: (t["p_holm"], -abs(t["difference"]))
     )

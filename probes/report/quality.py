@@ -31,6 +31,7 @@ from probes.report.verdict import Verdict, conclusion, unfinished
 
 KEPT = 0.95  # share of quality that a run of blocks must keep, at the lower end of its interval, to be called droppable
 _NAMED = 4  # diagnostics that a sentence names
+_FEW_LAYERS = 12  # layers below which a random curve often does as well as any
 
 
 @conclusion("quality")
@@ -115,22 +116,33 @@ def _near(data: RunData) -> str:
 
 
 def _trusted(data: RunData) -> str:
-    """Diagnostics that follow the labels beyond what a random curve does, strongest first, beside the mere depth."""
-    rows = records(agreements(data))
+    """Diagnostics that follow the labels beyond what a random curve does, on every dataset."""
+    several = len(labelled(data)) > 1
+    told = [
+        _on_dataset(data, name, f" on {clean(name, 60)}" if several else "")
+        for name in labelled(data) or [None]
+    ]
+    return " ".join(words for words in told if words)
+
+
+def _on_dataset(data: RunData, dataset: str | None, where_: str) -> str:
+    rows = records(agreements(data, dataset))
     sure = [row for row in rows if beats_chance(row)]
     if not rows:
         return ""
     if not sure:
+        few = "; with so few layers hardly any could be" if rows[0]["n"] < _FEW_LAYERS else ""
         return (
-            f"None of {len(rows)} diagnostics is shown to go with quality on this model: a random curve with the same "
-            f"steps does as well in {percent(LEVEL, 0)} of cases or more."
+            f"None of {len(rows)} diagnostics is shown to go with quality{where_}: a random curve with the same steps "
+            f"does as well in {percent(LEVEL, 0)} of cases or more{few}."
         )
     shown = [f"{_title(data, row)} {_signed(row)}" for row in sure[:_NAMED]]
     more = [f"{len(sure) - _NAMED} more"] if len(sure) > _NAMED else []
     go = "goes" if len(sure) == 1 else "go"
     return (
-        f"Of {len(rows)} diagnostics {len(sure)} {go} with quality over layers more strongly than random curves with "
-        f"the same steps (p < {LEVEL:g}; {number(LEVEL * len(rows), 1)} would by chance): {listed([*shown, *more])}."
+        f"Of {len(rows)} diagnostics {len(sure)} {go} with quality{where_} over layers more strongly than random "
+        f"curves with the same steps (p < {LEVEL:g}; {number(LEVEL * len(rows), 1)} would by chance): "
+        f"{listed([*shown, *more])}."
     )
 
 
@@ -187,7 +199,7 @@ def diagnostics_table(data: RunData) -> Table | None:
     own = with_dataset(data, (labelled(data) or [None])[0])
     body = tuple(_row(own, row) for row in rows)
     columns = (
-        "diagnostic", "family", "rank correlation", "95 % interval", "p", "layers", "with quality it",
+        "diagnostic", "family", "rank correlation", "95 % interval", "p", "layers", "it",
         "highest at", "lowest at",
     )  # fmt: skip
     first = next(
@@ -209,9 +221,9 @@ def _row(data: RunData, row: dict[str, Any]) -> tuple[str, ...]:
     if len(line):
         value, layer = column(line, "value"), column(line, "layer")
         ends = (number(layer[value.argmax()], 0), number(layer[value.argmin()], 0))
-    word = "is not shown to move"
+    word = NOTHING
     if beats_chance(row):
-        word = "rises" if row["value"] > 0 else "falls"
+        word = "rises with it" if row["value"] > 0 else "falls"
     return (
         title,
         family_of(measure),

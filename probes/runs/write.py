@@ -154,7 +154,9 @@ class Run:
 
     def note(self, text: str) -> None:
         """Something a reader of the results must know: kept in `run.json`, shown in the report."""
-        self.info["warnings"] = [*self.info.get("warnings", []), text]
+        told: list[str] = self.info.get("warnings", [])
+        if text not in told:  # a continued run comes by the same place twice
+            self.info["warnings"] = [*told, text]
         self._write()
 
     def log(self, text: str) -> None:

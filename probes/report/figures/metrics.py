@@ -156,7 +156,9 @@ def _summary(data: RunData, name: str) -> str:
 
 
 def _trend(data: RunData, name: str, table: pd.DataFrame) -> str:
-    values = column(table, "value")
+    variants = set(names(table, "variant"))
+    plain = "raw" if "raw" in variants else min(variants)  # never the control's line
+    values = column(only(table, variant=plain), "value")
     return f"{data.title(name)} from {significant(values[0])} to {significant(values[-1])}"
 
 
