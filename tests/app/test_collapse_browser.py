@@ -48,6 +48,18 @@ def settle(page: Any) -> None:
     assert page.locator("[data-testid=stException]").count() == 0
 
 
+def hovered(page: Any, line: str) -> tuple[float, float]:
+    """A point of a line that answers the mouse; figures may still be moving on a busy machine."""
+    for _ in range(40):
+        x, y = page.evaluate(POINT, line)
+        page.mouse.move(x + 40, y + 40)
+        page.mouse.move(x, y)
+        page.wait_for_timeout(300)
+        if page.locator(".hoverlayer .hovertext").count():
+            return x, y
+    raise AssertionError(f"{line} never answered the mouse")
+
+
 def test_a_click_on_a_line_picks_its_layer(browsing: Any, chrome: Any, server: Any) -> None:
     guard = browsing.Guard(server.url)
     with browsing.page_of(chrome, guard) as page:
@@ -55,10 +67,7 @@ def test_a_click_on_a_line_picks_its_layer(browsing: Any, chrome: Any, server: A
         page.wait_for_selector(".js-plotly-plot .scatterlayer path")
         settle(page)
         page.locator(".js-plotly-plot").first.scroll_into_view_if_needed()
-        x, y = page.evaluate(POINT, "layer 5")  # a thin line, without markers to be seen
-        page.mouse.move(x, y)
-        page.wait_for_selector(".hoverlayer .hovertext")
-        page.mouse.click(x, y)
+        page.mouse.click(*hovered(page, "layer 5"))  # a thin line, without markers to be seen
         page.wait_for_function("location.search.includes('at=5')")
         page.wait_for_function(
             "document.querySelector('.js-plotly-plot')._fullData.some(t => t.name === 'layer 5, median')"
