@@ -70,7 +70,7 @@ def test_a_click_on_a_line_picks_its_layer(browsing: Any, chrome: Any, server: A
         page.mouse.click(*hovered(page, "layer 5"))  # a thin line, without markers to be seen
         page.wait_for_function("location.search.includes('at=5')")
         page.wait_for_function(
-            "document.querySelector('.js-plotly-plot')._fullData.some(t => t.name === 'layer 5, median')"
+            "document.querySelector('.js-plotly-plot')?._fullData?.some(t => t.name === 'layer 5, median')"
         )
         settle(page)
         shared = page.url
