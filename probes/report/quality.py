@@ -161,7 +161,8 @@ def _depth(data: RunData) -> str:
 
 def _title(data: RunData, row: dict[str, Any]) -> str:
     title = diagnostic(data, row["variant"])[0]
-    return title[:1].lower() + title[1:] if title[1:2].islower() else title
+    # "Effective rank" within a sentence is small, "DiME" and "CKA" are not.
+    return title if title[1:] != title[1:].lower() else title[:1].lower() + title[1:]
 
 
 def _signed(row: dict[str, Any]) -> str:
@@ -199,7 +200,7 @@ def diagnostics_table(data: RunData) -> Table | None:
     own = with_dataset(data, (labelled(data) or [None])[0])
     body = tuple(_row(own, row) for row in rows)
     columns = (
-        "diagnostic", "family", "rank correlation", "95 % interval", "p", "layers", "it",
+        "diagnostic", "family", "rank correlation", "95 % interval", "p", "layers", "with quality",
         "highest at", "lowest at",
     )  # fmt: skip
     first = next(
@@ -223,7 +224,7 @@ def _row(data: RunData, row: dict[str, Any]) -> tuple[str, ...]:
         ends = (number(layer[value.argmax()], 0), number(layer[value.argmin()], 0))
     word = NOTHING
     if beats_chance(row):
-        word = "rises with it" if row["value"] > 0 else "falls"
+        word = "rises" if row["value"] > 0 else "falls"
     return (
         title,
         family_of(measure),

@@ -252,7 +252,7 @@ def test_quality_names_the_best_layer_and_diagnostics_to_trust(tmp_path: Path) -
     table = found.table
     assert table is not None
     moves = {row[0].lower(): row[6] for row in table.rows}
-    assert moves["effective rank"] == "rises with it"
+    assert moves["effective rank"] == "rises"
     assert moves["uniformity"] == "falls"
     assert moves["infonce, crop"] == "falls"
     infonce = next(row for row in table.rows if row[0].lower() == "infonce, crop")
