@@ -23,7 +23,6 @@ from probes.report.figures.label_agreement import (
     diagnostic,
 )
 from probes.report.figures.layer_drops import drop_words, least_influence
-from probes.report.figures.metrics import family_of
 from probes.report.frames import Point, column, names, only, points, where
 from probes.report.tables import Table
 from probes.report.text import NOTHING, clean, count, interval, number, percent
@@ -43,7 +42,7 @@ def quality_verdict(data: RunData) -> Verdict | None:
     partial = unfinished(data)
     if partial is not None:
         return replace(partial, table=table)
-    told = (_others, _near, _trusted, _depth, _drops)
+    told = (_others, _near, _drops, _trusted, _depth)
     found = tuple(words for tell in told if (words := tell(data)))
     return Verdict("found", headline(data), found, table)
 
@@ -200,7 +199,7 @@ def diagnostics_table(data: RunData) -> Table | None:
     own = with_dataset(data, (labelled(data) or [None])[0])
     body = tuple(_row(own, row) for row in rows)
     columns = (
-        "diagnostic", "family", "rank correlation", "95 % interval", "p", "layers", "with quality",
+        "diagnostic", "rank correlation", "95 % interval", "p", "layers", "with quality",
         "highest at", "lowest at",
     )  # fmt: skip
     first = next(
@@ -212,7 +211,7 @@ def diagnostics_table(data: RunData) -> Table | None:
         "other examples at these layers, p the chance of a random curve with the same steps. Highest and lowest: "
         f"layers at which the diagnostic is largest and smallest.{where}"
     )
-    return Table("", columns, body, frozenset({2, 3, 4, 5, 7, 8}), note)
+    return Table("", columns, body, frozenset({1, 2, 3, 4, 6, 7}), note)
 
 
 def _row(data: RunData, row: dict[str, Any]) -> tuple[str, ...]:
@@ -227,7 +226,6 @@ def _row(data: RunData, row: dict[str, Any]) -> tuple[str, ...]:
         word = "rises" if row["value"] > 0 else "falls"
     return (
         title,
-        family_of(measure),
         number(row["value"], 2),
         interval(row["low"], row["high"], 2) or NOTHING,
         number(row["p"], 3) if row["p"] == row["p"] else NOTHING,

@@ -59,7 +59,7 @@ def layer_metrics(data: RunData, marks: Marks | None = None) -> FigureCard | Non
     skipped = {*COST, *QUALITY_ORDER, *_OWN_FIGURES, data.quality}
     tables = {
         name: table
-        for name in byfamily_of([m for m in data.by_measure if m not in skipped])
+        for name in by_family([m for m in data.by_measure if m not in skipped])
         if not (table := data.by_layer(name)).empty
     }
     if not tables:
@@ -76,10 +76,10 @@ def layer_metrics(data: RunData, marks: Marks | None = None) -> FigureCard | Non
     )
 
 
-def byfamily_of(measures: list[str]) -> list[str]:
+def by_family(measures: list[str]) -> list[str]:
     """Measures with families together, each family in its own order, others last.
 
-    >>> byfamily_of(["zeta", "anisotropy", "effective_rank"])
+    >>> by_family(["zeta", "anisotropy", "effective_rank"])
     ['effective_rank', 'anisotropy', 'zeta']
     """
     known = [name for family in FAMILIES.values() for name in family]
