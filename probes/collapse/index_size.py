@@ -29,6 +29,8 @@ Row = dict[str, Any]
 
 CUTOFFS = (1, 10)
 
+MARGIN = 0.01  # recall: a loss below it may be sure and still be of no matter
+
 
 @dataclass(frozen=True)
 class Search:
@@ -152,7 +154,7 @@ def index_rows(
                     breaks[m, k] = {
                         "dim": m,
                         "k": k,
-                        "distractors": size if upper[step] < 0 else None,
+                        "distractors": size if upper[step] < -MARGIN else None,
                         "difference": float(recall[step] - recall[-1]),
                         "low": float(lower[step]),
                         "high": float(upper[step]),

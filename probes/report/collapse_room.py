@@ -55,14 +55,14 @@ def break_words(data: RunData) -> str:
         f"{listed(whole)} dimensions {'is' if len(whole) == 1 else 'are'} not shown to, at any size"
     )
     if not broken:
-        return f"No smaller width is shown to lose {place} against the full one, at any size of the index."
+        return f"No smaller width is shown to lose more than a hundredth of {place}, at any size of the index."
     told = [
         f"{count(row['dim'])} dimensions from {count(row['distractors'])} documents on "
         f"({gain(row['difference'], row['low'], row['high'])})"
         for row in broken
     ]
     more = f"; {sound}" if whole else ""
-    return f"Against the full width {place} is shown to be lower with {listed(told)}{more}."
+    return f"Against the full width {place} is shown to be lower by more than a hundredth with {listed(told)}{more}."
 
 
 def head_words(data: RunData) -> str:

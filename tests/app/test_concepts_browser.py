@@ -136,6 +136,8 @@ def test_many_panels_scroll_on_a_phone(browsing: Any, chrome: Any, server: Any) 
         page.goto(f"{server.url}/concepts?run=minilm-concepts&figures=Erasure")
         page.wait_for_selector(".js-plotly-plot .scatterlayer path", state="attached")
         settle(page)
-        page.wait_for_function("document.querySelector('.js-plotly-plot')?._fullLayout?.width >= 600")
+        page.wait_for_function(
+            "document.querySelector('.js-plotly-plot')?._fullLayout?.width >= 600"
+        )
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert guard.found == []

@@ -93,7 +93,7 @@ def test_recall_falls_with_the_index_and_rises_with_k() -> None:
     assert all(at[m, size, 10] >= at[m, size, 1] for m in (3, 6) for size in (10, 30, 100))
 
 
-def test_a_width_breaks_where_its_paired_difference_first_excludes_zero() -> None:
+def test_a_width_breaks_where_its_paired_loss_is_first_shown_to_matter() -> None:
     """Narrow embeddings of queries near their documents: against every resample written out."""
     rng = np.random.default_rng(4)
     own = rng.normal(size=(60, 8))
@@ -115,7 +115,7 @@ def test_a_width_breaks_where_its_paired_difference_first_excludes_zero() -> Non
             gap = chances[dims.index(row["dim"])] - chances[2]
             means = [np.repeat(gap, weights).mean() for weights in resamples.counts.T]
             found.append((size, gap.mean(), *np.quantile(means, [0.025, 0.975])))
-        below = [one for one in found if one[3] < 0]
+        below = [one for one in found if one[3] < -0.01]
         size, *numbers = below[0] if below else found[-1]
         assert row["distractors"] == (size if below else None)
         assert [row["difference"], row["low"], row["high"]] == pytest.approx(numbers, abs=1e-12)

@@ -49,7 +49,10 @@ def test_planted_collapse_is_told_with_its_numbers(tmp_path: Path) -> None:
     assert "Late chunking is better than chunking first at the last layer: +0.060" in text
     assert "to 0.840 [0.820, 0.860] among 100,000; with 64 of 384 dimensions" in text
     lost = "64 dimensions from 1,000 documents on (−0.129 [−0.144, −0.114])"
-    assert f"recall at 10 at the last layer is shown to be lower with {lost}" in text
+    assert (
+        f"recall at 10 at the last layer is shown to be lower by more than a hundredth with {lost}"
+        in text
+    )
     assert "; 128 dimensions is not shown to, at any size." in text
     assert "256 of 384 directions, for 0.04 [0.03, 0.06] bits per token more" in text
     assert (
@@ -141,7 +144,10 @@ def test_no_rank_or_width_is_said_to_do_without_its_interval(tmp_path: Path) -> 
     assert "No smaller rank of the head is shown to cost less than 0.1 bits per token" in text
     assert "256 of 384 directions cost 0.04 [0.03, 0.16]" in text
     text = _text(_edit(path, "tables/index_breaks.parquet", lambda rows: rows[rows["dim"] == 128]))
-    assert "No smaller width is shown to lose recall at 10 at the last layer" in text
+    assert (
+        "No smaller width is shown to lose more than a hundredth of recall at 10 at the last layer"
+        in text
+    )
 
 
 def test_tables_of_earlier_runs_are_told_without_the_differences_they_lack(tmp_path: Path) -> None:
