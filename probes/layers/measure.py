@@ -70,6 +70,8 @@ def measure_layers(
             if len(rows) not in shared:
                 shared[len(rows)] = States(X if len(rows) == len(X) else X[rows])
             table.add(layer, metric, (shared[len(rows)],), owner[rows])
+        for used in shared.values():
+            used.release()
     return table.frame()
 
 

@@ -93,6 +93,15 @@ class States:
             self._known[name] = work()
         return self._known[name]
 
+    def release(self) -> None:
+        """Forget everything but the array. Spectra refer back to their states: without this they would stay in memory,
+        layer after layer, until Python happens to look for cycles."""
+        if "_unit_states" in self.__dict__:
+            self._unit_states.release()
+        kept = {name: self.__dict__[name] for name in ("array", "n", "d", "scale")}
+        self.__dict__.clear()
+        self.__dict__.update(kept, _known={})
+
     def _nonzero(self, spectrum: Spectrum, what: str, kind: str) -> Spectrum:
         if spectrum.sigma[0] <= rounding_left(self.array):
             raise DoesNotApply(f"{what} of {self.n} rows: {kind}, there is no direction to count")
@@ -121,10 +130,14 @@ class States:
         return normalise_rows(self.array.astype(np.float64) / self.scale)
 
     @cached_property
-    def _unit_spectrum(self) -> Spectrum:
+    def _unit_states(self) -> States:
         units = States(self._units)
         units.scale = 1.0
-        return units._uncentred
+        return units
+
+    @property
+    def _unit_spectrum(self) -> Spectrum:
+        return self._unit_states._uncentred
 
     def _spectrum(self, triangle: FloatArray, mean: FloatArray | float) -> Spectrum:
         _, sigma, directions = np.linalg.svd(triangle, full_matrices=False)

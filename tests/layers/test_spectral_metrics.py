@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -324,3 +326,25 @@ def test_rows_equal_but_for_the_last_bits_of_float32_have_no_direction(metric: A
         metric(near)
     spread = near + rng.normal(scale=1e-4, size=near.shape).astype(np.float32)
     assert np.isfinite(metric(spread))  # a thousandth of the states' size is no rounding
+
+
+def test_a_table_over_many_layers_keeps_one_layer_in_memory() -> None:
+    """Without help from the garbage collector, which may not come by for a long time."""
+    rng = np.random.default_rng(0)
+    alive: list[weakref.ref[Any]] = []
+
+    class Layers(dict[int, Any]):
+        def __getitem__(self, layer: int) -> Any:
+            if len(alive) > 2:  # what the last layer but one was made into is gone
+                assert all(ref() is None for ref in alive[:-1])
+            made = rng.normal(size=(60, 12)) + layer
+            alive.append(weakref.ref(made))
+            return made
+
+    gc.disable()
+    try:
+        table = measure_layers(Layers(dict.fromkeys(range(6))))
+    finally:
+        gc.enable()
+    assert set(table["layer"]) == set(range(6))
+    assert len(alive) == 6
