@@ -69,5 +69,5 @@ def dataset_entropy(X: Any, alpha: float = 1.0) -> float:
         found = entropy(weights)
     else:
         log_p = np.log(weights[weights > 0] / weights.sum())
-        found = float(logsumexp(alpha * log_p) / (1 - alpha))
+        found = float(np.asarray(logsumexp(alpha * log_p))) / (1 - alpha)
     return float(np.clip(found / most, 0.0, 1.0))
