@@ -38,8 +38,16 @@ _TONES: dict[Scheme, dict[str, str]] = {
 def series_style(name: str, names: list[str]) -> dict[str, str]:
     """Colour, dash and marker of a series; the known variants always look the same."""
     order = [*_KNOWN, *(n for n in names if n not in _KNOWN)]
-    at = order.index(name)
-    turn = at // len(PALETTE)  # a colour that comes again comes with another dash and marker
+    return style_at(order.index(name))
+
+
+def style_at(at: int) -> dict[str, str]:
+    """Colour, dash and marker of the series at place `at`; a colour that comes again has another dash and marker.
+
+    >>> style_at(0)["color"] == style_at(6)["color"], style_at(0)["dash"] == style_at(6)["dash"]
+    (True, False)
+    """
+    turn = at // len(PALETTE)
     return {
         "color": PALETTE[at % len(PALETTE)],
         "dash": DASHES[(at + turn) % len(DASHES)],

@@ -207,7 +207,7 @@ def test_remedies_are_coloured_by_what_is_shown(run: RunData) -> None:
     for name, colour in (
         ("top 3 removed", PALETTE[0]),
         ("centred", NEUTRAL),
-        ("attention-weighted pooling", ACCENT),
+        ("Ditto pooling", ACCENT),
     ):
         assert _named(card, name)["line"]["color"] == colour
     at = remedies_at_layer(run)

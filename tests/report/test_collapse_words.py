@@ -45,7 +45,7 @@ def test_planted_collapse_is_told_with_its_numbers(tmp_path: Path) -> None:
     assert (
         "Of 7 remedies 4 help at the last layer, most top 3 removed: +0.045 [0.030, 0.060]" in text
     )
-    assert "Shown to do harm: whitened and attention-weighted pooling." in text
+    assert "Shown to do harm: whitened and Ditto pooling." in text
     assert "Late chunking is better than chunking first at the last layer: +0.060" in text
     assert "to 0.840 [0.820, 0.860] among 100,000; with 64 of 384 dimensions" in text
     lost = "64 dimensions from 1,000 documents on (−0.129 [−0.144, −0.114])"

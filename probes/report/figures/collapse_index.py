@@ -12,14 +12,14 @@ from probes.report.figures.focus import Along, Focus, Look, line, log_axis, sele
 from probes.report.figures.panels import Panel, Sheet, arranged, padded
 from probes.report.frames import column, only, where
 from probes.report.text import count, interval, number
-from probes.report.theme import DASHES, MARKERS, NEUTRAL, PALETTE
+from probes.report.theme import NEUTRAL, style_at
 
 HOW_TO_READ = (
     "Share of queries whose answer is among the first k results, against the number of documents that compete with "
     "it: the expected value over every choice of that many distractors from the pool, exact, with a 95 % band over "
     "queries. One line per number of dimensions kept. Where a narrow line falls faster than a wide one, a small index "
     "hides what a large one will show. A ring marks the smallest index in which a width is shown to lose to the full "
-    "one (difference paired by query, 95 % interval below zero); a line without one is not shown to, at any size. "
+    "one (by more than a hundredth, paired by query, 95 %); a line without one is not shown to, at any size. "
     "Dotted, where another layer is picked: the last layer read, at full width."
 )
 _AT = Along("distractors", after="distractors")
@@ -54,12 +54,8 @@ def _card(
         traces: list[Spec] = []
         for at, dim in enumerate(reversed(dims)):
             line_rows = only(own, k=k, dim=dim).sort_values("distractors")
-            look = Look(
-                f"{count(dim)} dimensions",
-                PALETTE[at % len(PALETTE)],
-                DASHES[at % len(DASHES)],
-                MARKERS[at % len(MARKERS)],
-            )
+            style = style_at(at)
+            look = Look(f"{count(dim)} dimensions", style["color"], style["dash"], style["symbol"])
             traces += line(line_rows, _AT, look, value="recall")
             told.append(_fall(line_rows, k, dim))
             if breaks is not None:

@@ -31,7 +31,7 @@ _WORDS = {
     "top1": "top direction removed",
     "top3": "top 3 removed",
     "top10": "top 10 removed",
-    "ditto": "attention-weighted pooling",
+    "ditto": "Ditto pooling",
 }
 _LAYER = Along("layer", "layer")
 _ENDS = ("difference_low", "difference_high")
