@@ -25,6 +25,7 @@ from probes.analysis import (
     open_model,
     parse_columns,
     parse_names,
+    require_options,
 )
 from probes.concepts.names import CONTROLS, PARTS
 from probes.datasets.concepts import DEFAULT_CONCEPTS
@@ -68,11 +69,9 @@ def plan_of(options: Mapping[str, Any]) -> Any:
 def check(options: Mapping[str, Any]) -> None:
     """Refuse names of models, data, conditions and parts that mean nothing, before a run folder is made."""
     from probes.concepts import load_tasks
-    from probes.models import pick_device, require_model
 
     plan_of(options)
-    require_model(options["model"])
-    pick_device(options["device"])
+    require_options(options)
     load_tasks(options["data"], parse_columns(options["columns"]), limit=options["limit"])
 
 

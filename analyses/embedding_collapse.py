@@ -26,6 +26,7 @@ from probes.analysis import (
     open_model,
     parse_columns,
     parse_names,
+    require_options,
 )
 from probes.collapse.names import CUTS, PARTS, TAUS, parse_layers, parse_numbers
 from probes.runs import Run
@@ -80,15 +81,9 @@ def plan_of(options: Mapping[str, Any]) -> Any:
 
 def check(options: Mapping[str, Any]) -> None:
     """Refuse names and numbers that mean nothing, before a run folder is made."""
-    from probes.datasets import require_dataset
-    from probes.models import pick_device, require_model
 
     plan_of(options)
-    require_model(options["model"])
-    pick_device(options["device"])
-    require_dataset(options["data"])
-    if options["texts"] is not None:
-        require_dataset(options["texts"])
+    require_options(options, "data", "texts")
 
 
 ANALYSIS = Analysis(

@@ -23,6 +23,7 @@ from probes.analysis import (
     model_options,
     open_model,
     parse_columns,
+    require_options,
 )
 from probes.errors import InputError
 from probes.runs import Run
@@ -94,15 +95,9 @@ def temperatures_of(options: Mapping[str, Any]) -> tuple[float, ...]:
 
 def check(options: Mapping[str, Any]) -> None:
     """Refuse names of models, data and texts that mean nothing, before a run folder is made."""
-    from probes.datasets import require_dataset
-    from probes.models import pick_device, require_model
 
     temperatures_of(options)
-    require_model(options["model"])
-    pick_device(options["device"])
-    require_dataset(options["data"])
-    if options["texts"] is not None:
-        require_dataset(options["texts"])
+    require_options(options, "data", "texts")
 
 
 ANALYSIS = Analysis(

@@ -27,6 +27,7 @@ from probes.analysis import (
     open_model,
     parse_columns,
     parse_names,
+    require_options,
 )
 from probes.errors import InputError
 from probes.runs import Run
@@ -83,11 +84,9 @@ def plan_of(options: Mapping[str, Any]) -> Any:
 def check(options: Mapping[str, Any]) -> None:
     """Refuse names of models, data and parts that mean nothing, before a run folder is made."""
     from probes.exits.tasks import make_task
-    from probes.models import pick_device, require_model
 
     plan_of(options)
-    require_model(options["model"])
-    pick_device(options["device"])
+    require_options(options)
     for data in load(options):
         make_task(data)
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import streamlit as st
-from panels import state
 from panels.all_concepts import all_concepts
 from panels.concepts import ANALYSIS, COMMAND, asks_for_concepts, study_of
-from panels.elsewhere import elsewhere, how_to
-from panels.head import head
+from panels.elsewhere import elsewhere, how_to, shown_runs
 from panels.one_concept import one_concept
 from panels.sidebar import Choice
 from panels.state import Shown
 from panels.summary import summary
-from panels.words import heading, section
+from panels.words import section
 
 from probes.report.text import sentence
 from probes.report.verdict import verdict
@@ -20,19 +18,7 @@ from probes.report.verdict import verdict
 
 def page(choice: Choice) -> None:
     """The whole page for the sidebar's choice."""
-    if choice.run is None:
-        heading("No runs yet")
-        how_to(
-            f"There is no run in {state.parent()}. Make one; it appears here by itself.", COMMAND
-        )
-        return
-    shown = [run for run in (choice.run, choice.other) if run is not None]
-    for run in shown:
-        if run is not shown[0]:
-            st.divider()
-        head(run)
-        if run.view.problem is None:
-            _found(run)
+    shown = shown_runs(choice, COMMAND, _found)
     studied = [run for run in shown if study_of(run) is not None]
     if studied:
         one_concept(studied)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
 
 from panels import state
+from panels.head import head
+from panels.sidebar import Choice
 from panels.state import Shown
-from panels.words import tag
+from panels.words import heading, tag
 
 OVERVIEW = Path(__file__).parents[1] / "pages" / "overview.py"
 
@@ -17,6 +20,27 @@ def how_to(text: str, command: str) -> None:
     """What is missing, and the command that makes it."""
     st.text(text)
     st.code(command, language="bash")
+
+
+def shown_runs(choice: Choice, command: str, found: Callable[[Shown], None]) -> list[Shown]:
+    """The runs of the sidebar's choice, each with its head and, where it can be read, with what it `found`.
+
+    None, and how to make one by `command`, where nothing was chosen.
+    """
+    if choice.run is None:
+        heading("No runs yet")
+        how_to(
+            f"There is no run in {state.parent()}. Make one; it appears here by itself.", command
+        )
+        return []
+    shown = [run for run in (choice.run, choice.other) if run is not None]
+    for run in shown:
+        if run is not shown[0]:
+            st.divider()
+        head(run)
+        if run.view.problem is None:
+            found(run)
+    return shown
 
 
 def elsewhere(run: Shown, analysis: str, missed: str, command: str) -> None:

@@ -18,6 +18,7 @@ from probes.analysis.shared import (
     open_model,
     parse_columns,
     parse_names,
+    require_options,
 )
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "open_model",
     "parse_columns",
     "parse_names",
+    "require_options",
     "resume_command",
 ]

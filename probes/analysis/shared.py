@@ -142,6 +142,18 @@ def parse_names(text: str, allowed: Iterable[str], what: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def require_options(options: Mapping[str, Any], *data: str) -> None:
+    """Refuse a model, a device, or data in the options named `data` that mean nothing; None stands for no data."""
+    from probes.datasets import require_dataset
+    from probes.models import pick_device, require_model
+
+    require_model(options["model"])
+    pick_device(options["device"])
+    for name in data:
+        if options[name] is not None:
+            require_dataset(options[name])
+
+
 def open_model(run: Run, options: Mapping[str, Any], progress: Progress) -> Model:
     """The model that the options of `model_options` name, described in the run."""
     from probes.models import load_model
