@@ -25,11 +25,13 @@ from probes.analysis import (
     model_options,
     open_model,
     parse_columns,
+    parse_layers,
     parse_names,
+    parse_numbers,
     require_options,
 )
-from probes.collapse.names import CUTS, PARTS, TAUS, parse_layers, parse_numbers
-from probes.runs import Run
+from probes.collapse.names import CUTS, PARTS, TAUS
+from probes.runs import Previous, Run
 
 LIMIT = 500
 
@@ -48,19 +50,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     texts = study_texts(options["texts"])
     run.describe(dataset=describe_data(data))
     model = open_model(run, options, progress)
-    study_collapse(model, data, texts, plan, run, progress, previous=previous_of(run))
-
-
-def previous_of(run: Run) -> Any:
-    """What an earlier start of this run finished; None for a new one."""
-    from probes.collapse import Previous
-    from probes.runs import RunView
-
-    view = RunView(run.path)
-    names = view.tables()
-    if "applies" not in names:
-        return None
-    return Previous(view.measurements, {name: view.table(name) for name in names})
+    study_collapse(model, data, texts, plan, run, progress, previous=Previous.of(run))
 
 
 def plan_of(options: Mapping[str, Any]) -> Any:

@@ -56,6 +56,35 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return validate(frame)
 
 
+def typed(
+    frame: pd.DataFrame,
+    *,
+    integers: Iterable[str],
+    words: Iterable[str],
+    truths: Iterable[str] = (),
+) -> pd.DataFrame:
+    """A table of a run folder with nullable columns: the rest of the columns are finite numbers.
+
+    Raises `NonFiniteError` for NaN and infinity.
+
+    >>> frame = pd.DataFrame({"layer": [0, 1], "value": [0.5, None]}, dtype=object)
+    >>> typed(frame, integers=["layer"], words=())["value"].isna().tolist()
+    [False, True]
+    """
+    kinds = dict.fromkeys(integers, "Int64") | dict.fromkeys(words, "string")
+    kinds |= dict.fromkeys(truths, "bool")
+    types = {name: kinds.get(name, "Float64") for name in map(str, frame.columns)}
+    for name in (name for name, kind in types.items() if kind == "Float64"):
+        values = [v for v in frame[name] if v is not None and v is not pd.NA]
+        if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
+            raise NonFiniteError(
+                f"column {name!r} holds NaN or infinity: a table takes finite numbers or null"
+            )
+    made: Any = frame.astype(types)
+    made.attrs.clear()
+    return made
+
+
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` with the fixed columns and types.
 

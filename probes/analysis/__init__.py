@@ -17,7 +17,9 @@ from probes.analysis.shared import (
     model_options,
     open_model,
     parse_columns,
+    parse_layers,
     parse_names,
+    parse_numbers,
     require_options,
 )
 
@@ -36,7 +38,9 @@ __all__ = [
     "model_options",
     "open_model",
     "parse_columns",
+    "parse_layers",
     "parse_names",
+    "parse_numbers",
     "require_options",
     "resume_command",
 ]

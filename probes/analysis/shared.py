@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from probes.analysis.declare import Option, Progress
 from probes.datasets.columns import ALIASES
@@ -13,6 +13,8 @@ from probes.runs import Run
 if TYPE_CHECKING:
     from probes.models import Model
     from probes.types import Dataset
+
+T = TypeVar("T", int, float)
 
 
 def model_options(model: str, data: str) -> tuple[Option, ...]:
@@ -140,6 +142,41 @@ def parse_names(text: str, allowed: Iterable[str], what: str) -> frozenset[str]:
         if name not in known:
             raise unknown_name(what, name, (*known, "all", "none"))
     return frozenset(names)
+
+
+def parse_numbers(text: str, kind: Callable[[str], T], flag: str, low: float) -> tuple[T, ...]:
+    """Numbers separated by commas, ascending, each once; `InputError` for what is none or lies below `low`.
+
+    >>> parse_numbers("32, 8,16", int, "--cuts", 2)
+    (8, 16, 32)
+    """
+    found: set[T] = set()
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        try:
+            number = kind(part)
+        except ValueError:
+            raise InputError(
+                f"{flag} {text!r}: {part!r} is no {_name(kind)}; write numbers separated by commas"
+            ) from None
+        if not low <= number < float("inf"):
+            raise InputError(f"{flag} {part}: numbers from {low:g} are allowed")
+        found.add(number)
+    if not found:
+        raise InputError(f"{flag} {text!r}: at least one number is needed")
+    return tuple(sorted(found))
+
+
+def parse_layers(text: str) -> tuple[int, ...] | None:
+    """Layer numbers separated by commas, or `all` (None).
+
+    >>> parse_layers("0,3"), parse_layers("all")
+    ((0, 3), None)
+    """
+    return None if text.strip() == "all" else parse_numbers(text, int, "--layers", 0)
+
+
+def _name(kind: Any) -> str:
+    return "whole number" if kind is int else "number"
 
 
 def require_options(options: Mapping[str, Any], *data: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from probes.collapse.length import Length, LengthResult, study_lengths, token_bins
 from probes.collapse.measures import COLLAPSE_ONSET, COLLAPSE_SLOPE, HEAD_SPECTRUM_KL
-from probes.collapse.plan import CollapsePlan, Places, Previous
+from probes.collapse.plan import CollapsePlan, Places
 from probes.collapse.study import Study, study_collapse
 from probes.collapse.texts import StudyTexts, study_texts
 
@@ -16,7 +16,6 @@ __all__ = [
     "Length",
     "LengthResult",
     "Places",
-    "Previous",
     "Study",
     "StudyTexts",
     "study_collapse",

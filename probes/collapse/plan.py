@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-
-import pandas as pd
 
 from probes.collapse.names import CUTS, PARTS, TAUS
 from probes.errors import InputError, unknown_name
@@ -44,17 +41,3 @@ class CollapsePlan:
             raise InputError(f"taus {self.taus}: numbers above 0 are needed, such as 0.8")
         if not self.cuts or min(self.cuts) < 2:
             raise InputError(f"cuts {self.cuts}: numbers of tokens from 2 are needed")
-
-
-@dataclass(frozen=True)
-class Previous:
-    """What a broken-off run left: parts that were done need not be done again."""
-
-    measurements: pd.DataFrame
-    tables: dict[str, pd.DataFrame]
-
-    @property
-    def done(self) -> dict[str, dict[str, Any]]:
-        """The rows of `applies` by part."""
-        rows = self.tables.get("applies", pd.DataFrame())
-        return {str(row["part"]): dict(row) for row in rows.to_dict("records")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,18 +14,11 @@ from numpy.typing import NDArray
 
 from probes.collapse.length import FEWEST_TEXTS
 from probes.collapse.names import PARTS
-from probes.collapse.plan import CollapsePlan, Previous
+from probes.collapse.plan import CollapsePlan
 from probes.collapse.texts import StudyTexts
-from probes.errors import (
-    DoesNotApply,
-    FathometerError,
-    InputError,
-    NonFiniteError,
-    RunError,
-    StoreError,
-)
-from probes.runs import Keep, Progress
-from probes.tables import tidy
+from probes.errors import DoesNotApply, InputError
+from probes.runs import Keep, Previous, Progress, do_parts
+from probes.tables import tidy, typed
 
 if TYPE_CHECKING:
     from probes.exits.material import Material
@@ -43,6 +36,7 @@ _MEASURES = {
 }
 _INTEGERS = ("layer", "dim", "distractors", "k", "rank", "n", "seed")
 _WORDS = ("dataset", "mode", "measure", "split", "remedy", "method", "part", "reason")
+_TRUTHS = ("chosen", "applies")
 
 
 @dataclass
@@ -142,7 +136,7 @@ class Study:
     def write(self, name: str, rows: Rows | pd.DataFrame) -> None:
         """Write a table down: missing numbers are null, and NaN is refused."""
         frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), dtype=object)
-        self.tables[name] = typed(frame)
+        self.tables[name] = typed(frame, integers=_INTEGERS, words=_WORDS, truths=_TRUTHS)
         self.keep.write_table(name, self.tables[name])
 
     def tell(self, notes: Iterable[str]) -> None:
@@ -152,35 +146,6 @@ class Study:
             self.keep.note(note)
         if len(listed) > 5:
             self.keep.note(f"… and {len(listed) - 5} more of the kind")
-
-
-def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table with nullable columns: whole numbers, words, truth values, and finite numbers.
-
-    Raises `NonFiniteError` for NaN and infinity.
-
-    >>> frame = pd.DataFrame({"layer": [0, 1], "value": [0.5, None]}, dtype=object)
-    >>> typed(frame)["value"].isna().tolist()
-    [False, True]
-    """
-    types: dict[str, str] = {}
-    for name in map(str, frame.columns):
-        if name in _INTEGERS:
-            types[name] = "Int64"
-        elif name in _WORDS:
-            types[name] = "string"
-        elif name in ("chosen", "applies"):
-            types[name] = "bool"
-        else:
-            values = [v for v in frame[name] if v is not None and v is not pd.NA]
-            if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
-                raise NonFiniteError(
-                    f"column {name!r} holds NaN or infinity: a table takes finite numbers or null"
-                )
-            types[name] = "Float64"
-    made: Any = frame.astype(types)
-    made.attrs.clear()
-    return made
 
 
 def choose_cuts(
@@ -230,17 +195,16 @@ def study_collapse(
     if previous is not None:
         done = previous.done
         study.tables.update(previous.tables)
-        kept = [name for part in done for name in _MEASURES.get(part, ())]
-        rows: Any = previous.measurements
-        rows = rows[rows["measure"].isin(kept)]
+        rows = previous.rows_of(name for part in done for name in _MEASURES.get(part, ()))
         if len(rows):
             keep.add(rows)
-    asked = [name for name in PARTS if name in plan.parts]
-    for name in asked:
-        if name not in done:
-            progress(asked.index(name), len(asked), name)
-            done[name] = _done(study, name, PART_FUNCTIONS[name])
-            study.write("applies", [done[part] for part in PARTS if part in done])
+    do_parts(
+        [name for name in PARTS if name in plan.parts],
+        done,
+        lambda name: PART_FUNCTIONS[name](study),
+        lambda outcomes: study.write("applies", outcomes),
+        progress,
+    )
     return study
 
 
@@ -250,13 +214,3 @@ def _caveats(material: Material) -> list[str]:
     if material.task.kind == "retrieval":
         found.append("remedies were also fitted on the corpus documents, which all queries search")
     return found
-
-
-def _done(study: Study, name: str, part: Callable[[Study], None]) -> dict[str, Any]:
-    try:
-        part(study)
-    except (InputError, StoreError, RunError):
-        raise  # an option that is wrong for every part, or a disk that is full
-    except FathometerError as error:
-        return {"part": name, "applies": False, "reason": str(error)}
-    return {"part": name, "applies": True, "reason": None}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from probes.errors import DataError, InputError, NonFiniteError
 from probes.registry import MEASURES
-from probes.tables import COLUMNS, measures_json, read_table, tidy, validate, write_table
+from probes.tables import COLUMNS, measures_json, read_table, tidy, typed, validate, write_table
 
 ROWS = st.fixed_dictionaries(
     {"measure": st.sampled_from(sorted(MEASURES))},
@@ -62,3 +62,19 @@ def test_missing_columns_are_named() -> None:
 def test_a_missing_table_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
         read_table(tmp_path / "no.parquet")
+
+
+def test_no_table_of_a_run_takes_nan() -> None:
+    kinds = {"integers": ["layer"], "words": ["part"], "truths": ["applies"]}
+    with pytest.raises(NonFiniteError, match="'value'"):
+        typed(pd.DataFrame({"value": [1.0, float("nan")]}), **kinds)
+    frame = pd.DataFrame(
+        {"layer": [1, None], "value": [1.0, None], "part": ["a", None]}, dtype=object
+    )
+    made = typed(frame, **kinds)
+    assert made.dtypes.astype(str).to_dict() == {
+        "layer": "Int64",
+        "value": "Float64",
+        "part": "string",
+    }
+    assert made.isna().sum().tolist() == [1, 1, 1]
