@@ -1,0 +1,16 @@
+"""Weights of attention heads: their circuits' spectra, how they compose, and how few directions they need."""
+
+from __future__ import annotations
+
+from probes.heads.weights.composition import composition_scores
+from probes.heads.weights.find import HeadWeights, all_head_weights, head_weights
+from probes.heads.weights.spectra import copying_scores, head_spectra
+
+__all__ = [
+    "HeadWeights",
+    "all_head_weights",
+    "composition_scores",
+    "copying_scores",
+    "head_spectra",
+    "head_weights",
+]
