@@ -29,11 +29,13 @@ _SCORE = (
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns of a table: `texts` and `needs` are there in every row that is kept, other `numbers` may be absent."""
+    """Columns of a table: `texts` and `needs` are there in every row that is kept, other `numbers` may be absent,
+    and so may `blanks`, texts that are empty then."""
 
     texts: tuple[str, ...]
     needs: tuple[str, ...]
     numbers: tuple[str, ...] = ()
+    blanks: tuple[str, ...] = ()
 
 
 TABLES = {
@@ -70,17 +72,17 @@ TABLES = {
         ("first", "count", "quality", "share", "relative_cost"),
         ("influence", *_SPAN, "share_low", "share_high"),
     ),
-    "applies": Schema(("part",), ()),
+    "applies": Schema(("part",), (), (), ("reason",)),
 }
 
 
 def held(data: RunData, name: str) -> pd.DataFrame | None:
     """A table of the run with plain numpy columns and a text `dataset` (empty where it names none); None if absent."""
-    return data.once(("held", name), lambda: _read(data, name))
+    return data.once(("held", name), lambda: read_schema(data, name, TABLES[name]))
 
 
-def _read(data: RunData, name: str) -> pd.DataFrame | None:
-    schema = TABLES[name]
+def read_schema(data: RunData, name: str, schema: Schema) -> pd.DataFrame | None:
+    """A table with the columns of its schema as plain numpy columns; None where it or what it needs is absent."""
     frame = data.table(name)
     if frame is None:
         return None
@@ -91,13 +93,12 @@ def _read(data: RunData, name: str) -> pd.DataFrame | None:
     plain = plain_table(known, name, schema.texts, numbers, needs=schema.needs)
     if plain is None:
         return None
-    plain["dataset"] = _texts(plain, "dataset")
-    if name == "applies":
-        plain["reason"] = _texts(plain, "reason")
+    for text in ("dataset", *schema.blanks):
+        plain[text] = texts_of(plain, text)
     return plain
 
 
-def _texts(frame: pd.DataFrame, name: str) -> list[str]:
+def texts_of(frame: pd.DataFrame, name: str) -> list[str]:
     """A column as text, empty where it is absent or null."""
     if name not in frame.columns:
         return [""] * len(frame)
@@ -120,7 +121,7 @@ def datasets(data: RunData) -> list[str]:
 def _datasets(data: RunData) -> list[str]:
     groups: dict[str, dict[str, None]] = {}
     frame = data.measurements
-    for measure, name in zip(names(frame, "measure"), _texts(frame, "dataset"), strict=True):
+    for measure, name in zip(names(frame, "measure"), texts_of(frame, "dataset"), strict=True):
         groups.setdefault(measure, {})[name] = None
     for table in TABLES:
         rows = held(data, table)
@@ -131,7 +132,7 @@ def _datasets(data: RunData) -> list[str]:
 
 def of_first(data: RunData) -> str:
     """What a title adds where a figure shows the first of several datasets."""
-    found = [name for name in dict.fromkeys(_texts(data.measurements, "dataset")) if name]
+    found = [name for name in dict.fromkeys(texts_of(data.measurements, "dataset")) if name]
     return f", {clean(found[0], 30)}" if len(found) > 1 and is_quality(data) else ""
 
 
@@ -143,7 +144,7 @@ def with_dataset(data: RunData, dataset: str | None) -> RunData:
 
 
 def _with_dataset(data: RunData, dataset: str) -> RunData:
-    held = _texts(data.measurements, "dataset")
+    held = texts_of(data.measurements, "dataset")
     if dataset not in held:
         return data
     keep = np.array([name in ("", dataset) for name in held], dtype=bool)
@@ -162,7 +163,9 @@ def _numbers(data: RunData, measure: str, by: str) -> pd.DataFrame:
     if by:
         keep &= rows[by].notna()
     rows = where(rows, keep.to_numpy(dtype=bool))
-    plain = pd.DataFrame({"dataset": _texts(rows, "dataset"), "variant": _texts(rows, "variant")})
+    plain = pd.DataFrame(
+        {"dataset": texts_of(rows, "dataset"), "variant": texts_of(rows, "variant")}
+    )
     for name in (*((by,) if by else ()), "head", "value", *_SPAN):
         plain[name] = column(rows, name)
     if by:

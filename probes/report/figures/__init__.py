@@ -6,6 +6,11 @@ A new figure is one file here with one `@figure(...)` registration; it returns N
 from __future__ import annotations
 
 from probes.report.figures.card import FIGURES, FigureCard, Marks, cards, figure
+from probes.report.figures.circuit_attribution import attribution_map, component_attribution
+from probes.report.figures.circuit_faithfulness import faithfulness_curves
+from probes.report.figures.circuit_flow import graph_energy, graph_maps, label_flow, neuron_lines
+from probes.report.figures.circuit_patching import patching_agreement, patching_lines, patching_map
+from probes.report.figures.circuit_tasks import answer_lens, circuit_tasks
 from probes.report.figures.collapse_head import head_bottleneck, mask_deficiency
 from probes.report.figures.collapse_index import index_size
 from probes.report.figures.collapse_length import collapse_slope, length_collapse, length_rank
@@ -32,6 +37,12 @@ from probes.report.figures.concept_time import readable_over_time
 from probes.report.figures.concept_transfer import transfer_layers, transfer_matrix
 from probes.report.figures.depth import quality_over_layers
 from probes.report.figures.focus import Focus
+from probes.report.figures.head_ablation import head_ablation, needle_grid, single_effects
+from probes.report.figures.head_composition import composition_blocks, composition_pairs
+from probes.report.figures.head_scores import head_overlap, head_ranking, head_scores
+from probes.report.figures.head_tokens import attention_on_tokens
+from probes.report.figures.head_types import attention_shapes, head_types
+from probes.report.figures.head_weights import head_spectra, low_rank_curves
 from probes.report.figures.heatmap import layer_dim_heatmap
 from probes.report.figures.label_agreement import label_agreement
 from probes.report.figures.latency import latency_per_layer
@@ -47,12 +58,20 @@ __all__ = [
     "FigureCard",
     "Focus",
     "Marks",
+    "answer_lens",
+    "attention_on_tokens",
+    "attention_shapes",
+    "attribution_map",
     "block_influence",
     "cards",
     "causal_effects",
     "chunking",
+    "circuit_tasks",
     "code_length",
     "collapse_slope",
+    "component_attribution",
+    "composition_blocks",
+    "composition_pairs",
     "concept_depth",
     "condition_changes",
     "condition_curves",
@@ -60,12 +79,22 @@ __all__ = [
     "depth_summary",
     "direction_agreement",
     "erasure_effects",
+    "faithfulness_curves",
     "few_shot_curves",
     "figure",
     "frequency_gain",
+    "graph_energy",
+    "graph_maps",
+    "head_ablation",
     "head_bottleneck",
+    "head_overlap",
+    "head_ranking",
+    "head_scores",
+    "head_spectra",
+    "head_types",
     "index_size",
     "label_agreement",
+    "label_flow",
     "latency_per_layer",
     "layer_dim_heatmap",
     "layer_drops",
@@ -74,16 +103,23 @@ __all__ = [
     "layer_spectra",
     "length_collapse",
     "length_rank",
+    "low_rank_curves",
     "magnitude_law",
     "mask_deficiency",
+    "needle_grid",
+    "neuron_lines",
     "own_preference",
     "pareto_front",
+    "patching_agreement",
+    "patching_lines",
+    "patching_map",
     "quality_latency",
     "quality_over_layers",
     "readable_over_time",
     "remedies_at_layer",
     "remedies_by_layer",
     "scalar_mix_shares",
+    "single_effects",
     "temperature_gain",
     "temperature_sweep",
     "transfer_layers",
