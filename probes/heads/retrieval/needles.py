@@ -1,0 +1,178 @@
+"""Needles: facts that no model can know, each with the question that asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.datasets.reading import open_table
+from probes.errors import DataError, InputError
+
+DEFAULT_LEAD = "The answer is"
+_REQUIRED = ("sentence", "answer", "question")
+
+
+@dataclass(frozen=True)
+class Needle:
+    """A sentence to hide, the `answer` that stands in it once, and the `question` that asks for it.
+
+    `lead` is how the reply begins; the model goes on with the answer. Neither the question nor the lead may hold the
+    answer, which would be found without the context. Raises `DataError` otherwise.
+
+    >>> Needle("lisbon", "The word of Lisbon is copper lantern.", "copper lantern", "What is the word of Lisbon?").parts
+    ('The word of Lisbon is', ' copper lantern', '.')
+    """
+
+    name: str
+    sentence: str
+    answer: str
+    question: str
+    lead: str = DEFAULT_LEAD
+
+    def __post_init__(self) -> None:
+        for field in _REQUIRED:
+            if not str(getattr(self, field)).strip():
+                raise DataError(f"needle {self.name!r} has an empty {field}")
+        if self.answer != self.answer.strip():
+            raise DataError(f"answer of needle {self.name!r} begins or ends with a space: strip it")
+        found = self.sentence.count(self.answer)
+        if found != 1:
+            raise DataError(
+                f"the answer of needle {self.name!r} occurs {found} times in its sentence: exactly once is needed"
+            )
+        for field in ("question", "lead"):
+            if self.answer.casefold() in str(getattr(self, field)).casefold():
+                raise DataError(
+                    f"the {field} of needle {self.name!r} holds the answer: nothing would have to be retrieved"
+                )
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """The sentence before the answer, the answer with the space that precedes it, and what follows."""
+        before, after = self.sentence.split(self.answer)
+        kept = before.rstrip()
+        return kept, before[len(kept) :] + self.answer, after
+
+
+# (form of sentence, question, lead), and subject -> answer for each. All invented.
+_FORMS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "words": (
+        "In the ledger of the harbour office, the three secret words of {} were entered as {}.",
+        "What are the three secret words of {}?",
+        "The three secret words of {} are",
+        {
+            "Lisbon": "copper, lantern and feather",
+            "Tromso": "velvet, anchor and pepper",
+            "Quito": "trumpet, frost and canary",
+            "Odessa": "paper, falcon and thunder",
+            "Nairobi": "marble, spoon and ladder",
+            "Hanoi": "silver, thistle and drum",
+        },
+    ),
+    "gift": (
+        "At the end of that winter, what the lighthouse keeper gave to {} as a present was {}.",
+        "What did the lighthouse keeper give to {}?",
+        "The lighthouse keeper gave to {}",
+        {
+            "Amelia": "the striped umbrella of his aunt",
+            "Bruno": "the glass buttons from Norway",
+            "Cordelia": "the wooden giraffe with one ear",
+            "Desmond": "the purple candle under his stairs",
+            "Esther": "the rusty key of a chapel",
+            "Felix": "the woollen hat without a brim",
+        },
+    ),
+    "dish": (
+        "Visitors are often surprised that the favourite dish of {} is {}.",
+        "What is the favourite dish of {}?",
+        "The favourite dish of {} is",
+        {
+            "Captain Orlov": "walnut soup with plums",
+            "Doctor Pereira": "roasted turnip in honey",
+            "Judge Halloran": "baked oysters and mint",
+            "Professor Lindqvist": "smoked carrot pudding",
+            "Colonel Abara": "pickled herring with melon",
+            "Sister Agnes": "burnt toast under ginger",
+        },
+    ),
+    "meeting": (
+        "According to the letter, the members of {} always meet behind {}.",
+        "Where do the members of {} always meet?",
+        "The members of {} always meet behind",
+        {
+            "the Cedar Club": "the abandoned bicycle factory",
+            "the Tuesday Circle": "the yellow post office",
+            "the Heron Society": "the old tram depot",
+            "the Marble League": "the broken water mill",
+            "the Night Choir": "the second fish market",
+            "the Kite Union": "the empty swimming pool",
+        },
+    ),
+}
+
+
+def builtin_needles() -> tuple[Needle, ...]:
+    """24 invented facts in four forms; neighbours are of different form.
+
+    >>> len(builtin_needles())
+    24
+    """
+    columns = [
+        [
+            Needle(
+                f"{form}-{subject.split()[-1].lower()}",
+                sentence.format(subject, answer),
+                answer,
+                question.format(subject),
+                lead.format(subject),
+            )
+            for subject, answer in facts.items()
+        ]
+        for form, (sentence, question, lead, facts) in _FORMS.items()
+    ]
+    return tuple(needle for row in zip(*columns, strict=True) for needle in row)
+
+
+def distractors_for(needle: Needle, needles: Sequence[Needle], n: int) -> tuple[Needle, ...]:
+    """n other needles, those of the same form (name up to the hyphen) first; `InputError` where there are too few.
+
+    >>> [d.name for d in distractors_for(builtin_needles()[0], builtin_needles(), 2)]
+    ['words-tromso', 'words-quito']
+    """
+    form = needle.name.split("-")[0]
+    others = [other for other in needles if other.answer != needle.answer]
+    others.sort(key=lambda other: other.name.split("-")[0] != form)  # stable
+    if n < 0 or n > len(others):
+        raise InputError(
+            f"{n} distractors: 0 to {len(others)} are allowed with {len(needles)} needles"
+        )
+    return tuple(others[:n])
+
+
+def load_needles(path: str | Path) -> tuple[Needle, ...]:
+    """Needles from a CSV, JSONL or Parquet file with columns sentence, answer, question, and perhaps lead and name.
+
+    Without a lead, replies begin with "The answer is". Raises `DataError` that names the row.
+    """
+    table = open_table(Path(path))
+    missing = [name for name in _REQUIRED if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"{path} has no column {missing[0]!r}: needles need sentence, answer and question, perhaps lead and name"
+        )
+    wanted = [name for name in (*_REQUIRED, "lead", "name") if name in table.columns]
+    needles: dict[str, Needle] = {}
+    for line, values in table.rows(wanted):
+        given = {key: str(value or "").strip() for key, value in zip(wanted, values, strict=True)}
+        name = given.pop("name", "") or f"{table.unit} {line}"
+        lead = given.pop("lead", "") or DEFAULT_LEAD
+        if name in needles:
+            raise DataError(f"{table.where(line)}: a second needle named {name!r}")
+        try:
+            needles[name] = Needle(name, **given, lead=lead)
+        except DataError as error:
+            raise DataError(f"{table.where(line)}: {error}") from None
+    if not needles:
+        raise DataError(f"{path} holds no needles")
+    return tuple(needles.values())
