@@ -1,0 +1,57 @@
+"""Intervals over pairs: the same bootstrap draws for every number of a task, so that ratios are paired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.stats import percentile_interval
+
+Array = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """`weights` (draws, n): how often each of n pairs is drawn, divided by n; a mean is `weights @ values`."""
+
+    weights: Array
+    seed: int
+
+    @classmethod
+    def make(cls, n: int, draws: int, seed: int) -> Draws:
+        """`draws` resamples of n pairs.
+
+        >>> bool(np.allclose(Draws.make(5, 20, 0).weights.sum(axis=1), 1))
+        True
+        """
+        rng = np.random.default_rng(seed)
+        return cls(rng.multinomial(n, np.full(n, 1 / n), size=draws) / n, seed)
+
+    @property
+    def n(self) -> int:
+        return self.weights.shape[1]
+
+    def mean(self, values: Array) -> list[dict[str, Any]]:
+        """Columns value, low, high, n, seed of the mean over pairs; values (n, k), one dictionary per column."""
+        return self._rows(values.mean(axis=0), self.weights @ values)
+
+    def ratio(self, top: Array, bottom: Array) -> list[dict[str, Any]]:
+        """The same for mean(top) / mean(bottom), top (n, k), bottom (n,)."""
+        return self._rows(
+            top.mean(axis=0) / bottom.mean(),
+            (self.weights @ top) / (self.weights @ bottom)[:, None],
+        )
+
+    def of(self, value: float, drawn: Array) -> dict[str, Any]:
+        """The columns of a number whose values on the resamples, (draws,), are given."""
+        return self._rows(np.asarray([value]), drawn[:, None])[0]
+
+    def _rows(self, values: Array, drawn: Array) -> list[dict[str, Any]]:
+        low, high = percentile_interval(drawn)
+        return [
+            {"value": float(v), "low": float(a), "high": float(b), "n": self.n, "seed": self.seed}
+            for v, a, b in zip(values, low, high, strict=True)
+        ]

@@ -1,0 +1,99 @@
+"""Numbers of a circuit study that are kept in the tidy table."""
+
+from __future__ import annotations
+
+from probes.registry import Measure, register_measure
+
+_MIB = "Mueller et al. 2025 (MIB, arXiv 2504.13151)"
+
+TASK_ACCURACY = register_measure(
+    Measure(
+        "task_accuracy",
+        "Task accuracy",
+        "",
+        0.0,
+        1.0,
+        "up",
+        "Share of the task's prompts at which the answer has a larger logit than the wrong one (means over both sets "
+        "where there are several).",
+        "Wang et al. 2022 (arXiv 2211.00593)",
+        0.5,
+    )
+)
+DIRECT_ATTRIBUTION = register_measure(
+    Measure(
+        "direct_logit_attribution",
+        "Direct logit attribution",
+        "logits",
+        None,
+        None,
+        "none",
+        "What a head writes straight onto the logit difference of answer and wrong answer, the scale of the final norm "
+        "held at what it was.",
+        "Elhage et al. 2021 (A Mathematical Framework for Transformer Circuits)",
+    )
+)
+ACTIVATION_PATCHING = register_measure(
+    Measure(
+        "activation_patching",
+        "Activation patching",
+        "",
+        None,
+        None,
+        "none",
+        "How much of the logit difference comes back when this head alone gets its output on the clean prompt, in a "
+        "pass over the corrupted one; 0 nothing, 1 all of it.",
+        "Meng et al. 2022 (arXiv 2202.05262); Heimersheim & Nanda 2024 (arXiv 2404.15255)",
+    )
+)
+PATCHING_AGREEMENT = register_measure(
+    Measure(
+        "patching_agreement",
+        "Attribution against activation patching",
+        "",
+        -1.0,
+        1.0,
+        "up",
+        "Pearson correlation over places between attribution patching (one backward pass) and activation patching.",
+        "Nanda 2023; Syed et al. 2023 (arXiv 2310.10348)",
+    )
+)
+CPR = register_measure(
+    Measure(
+        "cpr",
+        "Circuit performance ratio",
+        "",
+        None,
+        None,
+        "up",
+        "Area under the faithfulness curve: the mean, over shares of heads kept, of the logit difference that remains "
+        "of the whole model's.",
+        _MIB,
+    )
+)
+CMD = register_measure(
+    Measure(
+        "cmd",
+        "Circuit-model distance",
+        "",
+        0.0,
+        None,
+        "down",
+        "Area between the faithfulness curve and 1: how far circuits of all sizes are from doing as the whole model "
+        "does.",
+        _MIB,
+    )
+)
+ANSWER_SUPPRESSION = register_measure(
+    Measure(
+        "answer_suppression",
+        "Suppression by the last layers",
+        "nats",
+        0.0,
+        None,
+        "none",
+        "Mean log-probability of the answer at the layer where it is highest, less that at the output; 0 where it "
+        "never falls again.",
+        "Lv et al. 2024 (arXiv 2403.19521)",
+    )
+)

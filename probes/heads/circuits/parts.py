@@ -1,0 +1,179 @@
+"""The parts of a circuit study: what each measures on a task, and the tables it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from probes.errors import DoesNotApply
+from probes.heads.circuits.attribution import attribute
+from probes.heads.circuits.faithfulness import HeadId, faithfulness_curves
+from probes.heads.circuits.lens import read_lens
+from probes.heads.circuits.names import LEVELS, POSITIONS
+from probes.heads.circuits.patching import (
+    Patch,
+    agreement,
+    list_patches,
+    patch_activations,
+    patch_attributions,
+    require_gap,
+)
+from probes.heads.circuits.tasks import Task
+
+if TYPE_CHECKING:
+    from probes.heads.circuits.study import Study
+
+_FEWEST_FRESH = 10  # pairs that no ranking has seen, to judge it by
+
+
+def attribution(study: Study, task: Task) -> None:
+    """Table attribution; the contribution of every head."""
+    study.progress(0, None, f"attribution: {task.name}")
+    rows = attribute(study.model, task).rows(study.draws(task))
+    study.extend("attribution", ({"task": task.name, **row} for row in rows))
+    study.add(_measured(rows, "direct_logit_attribution", task, "component"))
+
+
+def _measured(
+    rows: list[dict[str, Any]], measure: str, task: Task, column: str
+) -> list[dict[str, Any]]:
+    """The rows about heads as tidy ones."""
+    kept = ("block", "head", "value", "low", "high", "n", "seed")
+    return [
+        {"measure": measure, "site": "z", "dataset": task.name, **{k: row[k] for k in kept}}
+        for row in rows
+        if row[column] == "head"
+    ]
+
+
+def all_patches(study: Study) -> list[Patch]:
+    """Every place that the model has, with every group of tokens."""
+    found: list[Patch] = []
+    for level in LEVELS:
+        try:
+            found += list_patches(study.model, level)
+        except DoesNotApply as reason:
+            study.keep.note(f"patching ({level}): {reason}")
+    return found
+
+
+def patching(study: Study, task: Task) -> None:
+    """Tables patching and agreement. Heads are patched at all tokens; their groups only have the approximation."""
+    own = study.patched(task)
+    draws = study.draws(own)
+    patches = all_patches(study)
+    told = f"patching: {task.name}"
+    study.progress(0, None, told)
+    estimated = patch_attributions(study.model, own, patches)
+    require_gap(estimated.gap, draws)
+    few = [p for p in patches if p.level != "head" or p.positions == "all"]
+    effects = patch_activations(
+        study.model, own, few, lambda done, total: study.progress(done, total, told)
+    )
+    rows = effects.rows(draws)
+    both = {"activation": rows, "attribution": estimated.rows(draws)}
+    study.extend(
+        "patching",
+        (
+            {"task": task.name, "method": method, **row}
+            for method, some in both.items()
+            for row in some
+        ),
+    )
+    agreed = list(agreement(effects, estimated, draws))
+    if agreed:
+        study.extend("agreement", ({"task": task.name, **row} for row in agreed))
+    study.add(_measured(rows, "activation_patching", task, "level"))
+    study.add(
+        {
+            "measure": "patching_agreement", "dataset": task.name, "variant": row["level"],
+            "value": row["pearson"], **{k: row[k] for k in ("low", "high", "n", "seed")},
+        }
+        for row in agreed
+    )  # fmt: skip
+
+
+def faithfulness(study: Study, task: Task) -> None:
+    """Table faithfulness; the areas. Heads are ranked on the pairs that were patched, and kept on the others."""
+    ranked = study.patched(task)
+    fresh = range(len(ranked), len(task))
+    judged = task.part(fresh) if len(fresh) >= _FEWEST_FRESH else task
+    if judged is task:
+        study.keep.note(
+            f"faithfulness ({task.name}): heads were ranked on the pairs that they are judged by; more --pairs than "
+            "--patched would keep these apart"
+        )
+    told = f"faithfulness: {task.name}"
+    study.progress(0, None, told)
+    curves = faithfulness_curves(
+        study.model,
+        judged,
+        _rankings(study, task, ranked),
+        means_from=task,
+        seed=study.plan.seed,
+        report=lambda done, total: study.progress(done, total, told),
+    )
+    draws = study.draws(judged)
+    study.extend(
+        "faithfulness",
+        ({"task": task.name, **row} for curve in curves for row in curve.rows(draws)),
+    )
+    study.add(
+        {"measure": name, "site": "z", "dataset": task.name, "variant": curve.ranking, **row}
+        for curve in curves
+        for name, row in curve.areas(draws).items()
+    )
+
+
+def _rankings(study: Study, task: Task, ranked: Task) -> dict[str, dict[HeadId, float]]:
+    """Scores of every head by ranking; that of activation patching where the part `patching` was done."""
+    found: dict[str, dict[HeadId, float]] = {}
+    patched: Any = study.tables.get("patching")
+    if patched is not None:
+        own = patched[
+            (patched["task"] == task.name)
+            & (patched["level"] == "head")
+            & (patched["method"] == "activation")
+            & (patched["positions"] == "all")
+        ]
+        if len(own):
+            found["activation"] = {
+                (int(row["block"]), int(row["head"])): float(row["value"])
+                for row in own.to_dict("records")
+            }
+    heads = list_patches(study.model, "head", POSITIONS[:1])
+    effects = patch_attributions(study.model, ranked, heads)
+    found["attribution"] = {
+        (p.block or 0, p.head or 0): float(v)
+        for p, v in zip(heads, effects.values.mean(axis=0), strict=True)
+    }
+    try:
+        direct = attribute(study.model, ranked)
+    except DoesNotApply as reason:
+        study.keep.note(f"faithfulness ({task.name}), ranking dla: {reason}")
+        return found
+    found["dla"] = {
+        (c.block or 0, c.head or 0): float(v)
+        for c, v in zip(direct.components, direct.values.mean(axis=0), strict=True)
+        if c.kind == "head"
+    }
+    return found
+
+
+def lens(study: Study, task: Task) -> None:
+    """Table lens; how far the last layers take the answer back."""
+    study.progress(0, None, f"lens: {task.name}")
+    draws = study.draws(task)
+    found = read_lens(study.model, task)
+    study.extend("lens", ({"task": task.name, **row} for row in found.rows(draws)))
+    row = found.suppression(draws)
+    study.add([{"measure": "answer_suppression", "dataset": task.name, **row}])
+
+
+TASK_FUNCTIONS: Mapping[str, Callable[[Study, Task], None]] = {
+    "attribution": attribution,
+    "patching": patching,
+    "faithfulness": faithfulness,
+    "lens": lens,
+}
+MODEL_PARTS: Mapping[str, Callable[[Study], None]] = {}
