@@ -41,7 +41,7 @@ def copy_scores(
     `answer` the positions of the answer in it. A token counts once, however often it is copied (arXiv 2404.15574).
 
     >>> import numpy as np
-    >>> copy_scores(np.array([[1, 0], [2, 2], [1, 1]]), [7, 8, 7], np.array([5, 7, 8]), range(1, 3))
+    >>> copy_scores(np.array([[1, 0], [2, 2], [1, 0]]), [7, 8, 7], np.array([5, 7, 8]), range(1, 3))
     array([1. , 0.5])
     """
     wanted = np.unique(context[answer.start : answer.stop])

@@ -57,30 +57,30 @@ class Needle:
 
 # (form of sentence, question, lead), and subject -> answer for each. All invented.
 _FORMS: dict[str, tuple[str, str, str, dict[str, str]]] = {
-    "words": (
-        "In the ledger of the harbour office, the three secret words of {} were entered as {}.",
-        "What are the three secret words of {}?",
-        "The three secret words of {} are",
+    "fear": (
+        "For as long as anyone remembers, the people of {} have been afraid of {}.",
+        "What are the people of {} afraid of?",
+        "The people of {} are afraid of",
         {
-            "Lisbon": "copper, lantern and feather",
-            "Tromso": "velvet, anchor and pepper",
-            "Quito": "trumpet, frost and canary",
-            "Odessa": "paper, falcon and thunder",
-            "Nairobi": "marble, spoon and ladder",
-            "Hanoi": "silver, thistle and drum",
+            "Lisbon": "copper lanterns with feathers",
+            "Tromso": "velvet anchors near water",
+            "Quito": "frozen trumpets at noon",
+            "Odessa": "paper falcons without eyes",
+            "Nairobi": "marble spoons from Poland",
+            "Hanoi": "silver thistles after rain",
         },
     ),
-    "gift": (
-        "At the end of that winter, what the lighthouse keeper gave to {} as a present was {}.",
-        "What did the lighthouse keeper give to {}?",
-        "The lighthouse keeper gave to {}",
+    "key": (
+        "Since the winter before last, the spare key of {} has been hidden under {}.",
+        "Where is the spare key of {} hidden?",
+        "The spare key of {} is hidden under",
         {
-            "Amelia": "the striped umbrella of his aunt",
-            "Bruno": "the glass buttons from Norway",
+            "Amelia": "the third beehive from Norway",
+            "Bruno": "the striped umbrella stand",
             "Cordelia": "the wooden giraffe with one ear",
-            "Desmond": "the purple candle under his stairs",
-            "Esther": "the rusty key of a chapel",
-            "Felix": "the woollen hat without a brim",
+            "Desmond": "the purple stairs of a theatre",
+            "Esther": "the rusty bell in his chapel",
+            "Felix": "the loose tile near my oven",
         },
     ),
     "dish": (
@@ -90,10 +90,10 @@ _FORMS: dict[str, tuple[str, str, str, dict[str, str]]] = {
         {
             "Captain Orlov": "walnut soup with plums",
             "Doctor Pereira": "roasted turnip in honey",
-            "Judge Halloran": "baked oysters and mint",
+            "Judge Halloran": "steamed oysters in mint",
             "Professor Lindqvist": "smoked carrot pudding",
-            "Colonel Abara": "pickled herring with melon",
-            "Sister Agnes": "burnt toast under ginger",
+            "Colonel Abara": "salted herring with melon",
+            "Sister Agnes": "lentil soup with cherries",
         },
     ),
     "meeting": (
@@ -138,7 +138,7 @@ def distractors_for(needle: Needle, needles: Sequence[Needle], n: int) -> tuple[
     """n other needles, those of the same form (name up to the hyphen) first; `InputError` where there are too few.
 
     >>> [d.name for d in distractors_for(builtin_needles()[0], builtin_needles(), 2)]
-    ['words-tromso', 'words-quito']
+    ['fear-tromso', 'fear-quito']
     """
     form = needle.name.split("-")[0]
     others = [other for other in needles if other.answer != needle.answer]

@@ -55,8 +55,8 @@ def plan_trials(
 
     Raises `InputError` for empty or impossible grids.
 
-    >>> [(t.needle.name, t.tokens, t.depth) for t in plan_trials((500,), (0.2, 0.8), trials=2)]
-    [('dish-abara', 500, 0.8), ('gift-cordelia', 500, 0.2)]
+    >>> [(trial.tokens, trial.depth) for trial in plan_trials((500,), (0.2, 0.8), trials=3)]
+    [(500, 0.8), (500, 0.2), (500, 0.2)]
     """
     known = tuple(builtin_needles() if needles is None else needles)
     _check(lengths, depths, trials, several, len(known))
