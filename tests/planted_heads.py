@@ -82,7 +82,7 @@ def word_ids(*words: str) -> list[int]:
 
 
 def _waves(positions: torch.Tensor) -> torch.Tensor:
-    """(n, 2·WAVES) features of unit norm, nearly orthogonal for different positions (|cosine| < 0.4)."""
+    """(n, 2·WAVES) features of unit norm, nearly orthogonal for different positions (cosine −0.32 to 0.23)."""
     turns = np.random.default_rng(6).choice(np.arange(1, 64), WAVES, replace=False)
     angle = positions[:, None] * torch.tensor(turns) * (2 * torch.pi / POSITIONS)
     return torch.cat([angle.cos(), angle.sin()], 1).float() / WAVES**0.5
@@ -153,15 +153,16 @@ def _previous(head: _Head) -> None:
 
 
 def _duplicate(head: _Head) -> None:
+    """Logits: 1 for the same token, −0.75 · cosine of positions (1 for the token itself, else −0.32 to 0.23), 0.505
+    for the first token; so an earlier occurrence comes before the first token, and that before all others."""
     head.clear()
     tokens, waves = slice(0, V), slice(V, V + 2 * WAVES)
-    head.q[TOKEN, tokens] = SHARP * D_HEAD**0.5 * torch.eye(V)
+    sharp = 2 * SHARP
+    head.q[TOKEN, tokens] = sharp * D_HEAD**0.5 * torch.eye(V)
     head.k[TOKEN, tokens] = torch.eye(V)
-    head.q[POSITION, waves] = (
-        -1.1 * SHARP * D_HEAD**0.5 * torch.eye(2 * WAVES)
-    )  # not the token itself
+    head.q[POSITION, waves] = -0.75 * sharp * D_HEAD**0.5 * torch.eye(2 * WAVES)
     head.k[POSITION, waves] = torch.eye(2 * WAVES)
-    head.rests_on_first(0.5 * SHARP)
+    head.rests_on_first(0.505 * sharp)
     head.v[TOKEN, 0], head.v[FIRST, 0], head.o[0, SEEN] = 1.0, -1.0, 1.0
 
 
