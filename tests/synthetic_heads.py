@@ -107,9 +107,14 @@ def run_rows(parts: Sequence[str], strength: float) -> list[Row]:
             "split_half_spearman": (0.78, 0.05),
             "answered_share": (0.9, 0.05),
         }
+    rows: list[Row] = [
+        {"measure": m, **_span(v, half), "n": TRIALS, "seed": 0} for m, (v, half) in found.items()
+    ]
     if "single" in parts:
-        found["ablation_agreement"] = (0.7 * strength, 0.1)
-    return [{"measure": m, **_span(v, half), "n": TRIALS, "seed": 0} for m, (v, half) in found.items()]  # fmt: skip
+        for variant, value in (("control_logprob", 0.05), ("answer_logprob", 0.7 * strength)):
+            where = {"measure": "ablation_agreement", "site": "z", "variant": variant}
+            rows.append({**where, **_span(value, 0.1), "n": 50, "seed": 0})
+    return rows
 
 
 def trials_table(strength: float) -> pd.DataFrame:
@@ -194,16 +199,13 @@ def single_table(strength: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-ROLES = ("context", "sentence", "needle", "question", "lead")
-
-
 def role_at(position: int) -> str:
     """Needle sentence at 40 to 47, its answer at 45 and 46; the question from 100 on."""
     if position in (45, 46):
         return "needle"
     if 40 <= position < 48:
-        return "sentence"
-    return "context" if position < 100 else "question" if position < 112 else "lead"
+        return "needle sentence"
+    return "context" if position < 100 else "question" if position < 112 else "template"
 
 
 def tokens_table(strength: float) -> pd.DataFrame:

@@ -10,10 +10,12 @@ from typing import Any
 import pandas as pd
 
 from probes.report.chains import chain_table
+from probes.report.circuits import circuits_verdict
 from probes.report.collapse import collapse_verdict
 from probes.report.concepts import depth_test_table
 from probes.report.data import RunData, mapping, sequence
 from probes.report.figures import FigureCard, cards
+from probes.report.heads import heads_verdict
 from probes.report.quality import quality_verdict
 from probes.report.tables import Table, command, provenance
 from probes.report.text import clean
@@ -22,6 +24,8 @@ from probes.report.verdict import Verdict, alternatives, caveats, verdict
 CONCLUSIONS = (
     collapse_verdict,
     quality_verdict,
+    heads_verdict,
+    circuits_verdict,
 )  # registered as they are loaded; `verdict` asks each
 _NAMED = 3  # datasets that a title names one by one
 

@@ -37,7 +37,11 @@ TABLES = {
         ("mode",),
     ),
     "ablation_grid": Schema(("measure",), ("tokens", "depth", "value"), _SPAN, ("variant",)),
-    "single": Schema(("measure",), ("block", "head", "score", "difference"), _SPAN),
+    "single": Schema(
+        ("measure",),
+        ("block", "head", "score", "difference"),
+        ("difference_low", "difference_high", *_SPAN),
+    ),
     "attention_tokens": Schema(("token",), ("example", "position"), (), ("role",)),
     "attention_rows": Schema(
         (), ("example", "block", "head", "row", "position", "weight"), ("query_position",), ("emitted",)
@@ -93,7 +97,19 @@ class HeadFocus:
 
 def held(data: RunData, name: str) -> pd.DataFrame | None:
     """A table of the run with plain numpy columns; None if absent or damaged."""
-    return data.once(("held", name), lambda: read_schema(data, name, TABLES[name]))
+    return data.once(("held", name), lambda: _read(data, name))
+
+
+def _read(data: RunData, name: str) -> pd.DataFrame | None:
+    frame = read_schema(data, name, TABLES[name])
+    if name != "single" or frame is None:
+        return frame
+    # The interval is that of the difference, the only one there is: figures take it as low and high.
+    ends = {end: column(frame, end) for end in ("low", "high")}
+    ends = {
+        e: np.where(np.isfinite(v), v, column(frame, f"difference_{e}")) for e, v in ends.items()
+    }
+    return frame.assign(**ends).drop(columns=["difference_low", "difference_high"])
 
 
 def is_heads(data: RunData) -> bool:
@@ -182,10 +198,10 @@ def _heads_of(data: RunData) -> list[HeadId]:
     return list(found)
 
 
-def run_number(data: RunData, measure: str, **equal: Any) -> dict[str, Any] | None:
-    """A number of the whole run (value, low, high, n), None where it was not measured."""
-    rows = records(only(numbers_of(data, measure, ""), **equal))
-    return next(iter(rows), None)
+def run_number(data: RunData, measure: str, first: str = "") -> dict[str, Any] | None:
+    """A number of the whole run (value, low, high, n), of the variant `first` where it has several; None if absent."""
+    rows = records(numbers_of(data, measure, ""))
+    return min(rows, key=lambda row: row["variant"] != first, default=None)
 
 
 def tasks_of(data: RunData) -> list[str]:

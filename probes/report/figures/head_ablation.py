@@ -219,7 +219,7 @@ def _single_card(data: RunData, frame: pd.DataFrame, picked: tuple[int, int] | N
             f"{measure_words(measure)} changes most without {head_name(worst['block'], worst['head'])}: "
             f"{number(worst['difference'])} {interval(worst['low'], worst['high'])}"
         )
-    agreement = run_number(data, "ablation_agreement")
+    agreement = run_number(data, "ablation_agreement", "answer_logprob")
     if agreement is not None:
         span = interval(agreement["low"], agreement["high"], 2)
         told.append(

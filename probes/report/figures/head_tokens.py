@@ -16,8 +16,10 @@ from probes.report.head_tables import HeadFocus, HeadId, head_name, held, is_hea
 from probes.report.text import clean, label, number, percent
 from probes.report.theme import ACCENT, NEUTRAL, PALETTE, faded
 
-NEEDLE = ("needle", "answer")  # roles of the tokens that the head should look at
-SENTENCE = ("sentence", "needle_sentence")
+NEEDLE, SENTENCE = (
+    "needle",
+    "needle sentence",
+)  # roles: the answer inside the needle, and the rest of its sentence
 _NAMED = 4  # tokens that the figure names
 HOW_TO_READ = (
     "How much attention each token gets while one token of the answer is written, over its place in the text. "
@@ -113,7 +115,7 @@ def attention_on_tokens(data: RunData, focus: HeadFocus | None = None) -> Figure
 
 
 def _card(shown: TokenRow, head: HeadId, example: int) -> FigureCard:
-    needle = np.array([role in NEEDLE for role in shown.roles], dtype=bool)
+    needle = np.array([role == NEEDLE for role in shown.roles], dtype=bool)
     place = np.arange(len(shown.tokens))
     hover = [
         f"<b>{label(token, 30)}</b> ({label(role, 20)}), token {at}<br>{number(w)}"

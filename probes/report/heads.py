@@ -1,0 +1,303 @@
+"""What a search for retrieval heads found, in plain words and one table: how many, how sure, and are they needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from probes.report.collapse_study import excludes_zero, ordered, reasons, records
+from probes.report.collapse_table import gain
+from probes.report.data import RunData
+from probes.report.figures.card import listed
+from probes.report.figures.head_ablation import MEASURES, measure_words
+from probes.report.figures.head_composition import kind_words, whole_pairs
+from probes.report.figures.head_types import CONTROL
+from probes.report.frames import names, only
+from probes.report.head_tables import (
+    RETRIEVAL,
+    THRESHOLD,
+    head_name,
+    head_rows,
+    held,
+    is_heads,
+    ranking,
+    run_number,
+    values_of,
+)
+from probes.report.tables import Table
+from probes.report.text import NOTHING, clean, count, interval, is_number, number, percent, sentence
+from probes.report.verdict import Verdict, conclusion, unfinished
+
+Row = dict[str, Any]
+NOT_MEASURED = "Which heads retrieve was not measured"
+SHOWN = 40  # heads that the table ranks
+_K = 10  # ablated heads that words speak of, where the run has that many
+_COLUMNS = (  # measure or effect, title in the table
+    (RETRIEVAL, "retrieval score"),
+    ("query_mass", "from the question"),
+    ("copy_contribution", "copies (logits)"),
+    ("induction_score", "induction"),
+    ("previous_token_score", "previous token"),
+    ("sink_share", "on the first token"),
+)
+
+
+@conclusion("heads")
+def heads_verdict(data: RunData) -> Verdict | None:
+    """The headline, what stands out, and the ranked table of heads; None for a run of another analysis."""
+    if not is_heads(data):
+        return None
+    table = head_table(data)
+    partial = unfinished(data)
+    if partial is not None:
+        return replace(partial, table=table)
+    told = [words for tell in _TOLD if (words := tell(data))]
+    return Verdict("found", headline(data), (*told, *_absent(data)), table)
+
+
+def headline(data: RunData) -> str:
+    """How many heads score as retrieval heads, and whether ablating the best hurts more than random ones."""
+    heads = ranking(data)
+    if not heads:
+        return NOT_MEASURED
+    found = sum(row["value"] >= THRESHOLD for row in heads)
+    if not found:
+        return f"No head is a retrieval head here: none of {count(len(heads))} scores {THRESHOLD} or more"
+    some = f"{count(found)} of {count(len(heads))} heads {'scores' if found == 1 else 'score'} as retrieval heads"
+    row = strongest(data)
+    if row is None:
+        return some
+    best = f"ablating the best {count(row['k'])}"
+    size = gain(row["over_random"], row["over_random_low"], row["over_random_high"])
+    if hurts(row):
+        return f"{some}, and {best} hurts more than random heads: {size} {measure_words(row['measure'])}"
+    return f"{some}, but {best} is not shown to hurt more than random heads: {size} {measure_words(row['measure'])}"
+
+
+def ablations(data: RunData, mode: str | None = None) -> list[Row]:
+    """Rows of the best heads against random ones at the k that words speak of: one per mode and measure."""
+    frame = held(data, "ablation")
+    if frame is None:
+        return []
+    rows = [row for row in records(only(frame, target="top")) if is_number(row["over_random"])]
+    ks = sorted({row["k"] for row in rows})
+    if not ks:
+        return []
+    at = max((k for k in ks if k <= _K), default=ks[0])
+    return [row for row in rows if row["k"] == at and mode in (None, row["mode"])]
+
+
+def strongest(data: RunData) -> Row | None:
+    """The row that answers whether the heads are needed: needle accuracy, else log-probability; zero, else mean."""
+    rows = [row for row in ablations(data) if row["measure"] != "control_logprob"]
+    measures = ordered([row["measure"] for row in rows], list(MEASURES))
+    modes = ordered([row["mode"] for row in rows], ["zero", "mean"])
+    return min(
+        rows,
+        key=lambda row: (measures.index(row["measure"]), modes.index(row["mode"])),
+        default=None,
+    )
+
+
+def hurts(row: Row) -> bool:
+    """Whether the best heads are shown to cost more than random ones."""
+    return excludes_zero(row["over_random_low"], row["over_random_high"]) and row["over_random"] < 0
+
+
+def _sparse(data: RunData) -> str:
+    heads = ranking(data)
+    if not heads:
+        return ""
+    values = np.array([row["value"] for row in heads])
+    parts = []
+    for measure, words, value in (
+        ("retrieval_share", f"score {THRESHOLD} or more", float((values >= THRESHOLD).mean())),
+        ("retrieval_zero_share", "score exactly 0", float((values == 0).mean())),
+    ):
+        stated = run_number(data, measure)
+        span = "" if stated is None else interval(100 * stated["low"], 100 * stated["high"], 1)
+        parts.append(f"{percent(value)} of heads {words}" + (f" {span}" if span else ""))
+    best = heads[0]
+    name = head_name(best["block"], best["head"])
+    size = f"{number(best['value'])} {interval(best['low'], best['high'])}".strip()
+    return f"{listed(parts)}; the highest is head {name} with {size}."
+
+
+def _answered(data: RunData) -> str:
+    row = run_number(data, "answered_share")
+    if row is None:
+        return ""
+    told = f"The model answers {percent(row['value'], 0)} of {count(row['n'])} trials"
+    if row["value"] < 0.5:
+        return f"{told}; scores are means over those alone, and of few trials."
+    return f"{told}; scores are means over those."
+
+
+def _stable(data: RunData) -> str:
+    half, order = run_number(data, "split_half_overlap"), run_number(data, "split_half_spearman")
+    told: list[str] = []
+    if half is not None:
+        span = interval(half["low"], half["high"], 2)
+        told.append(f"share {percent(half['value'], 0)} of their best 20 heads {span}".strip())
+    if order is not None:
+        span = interval(order["low"], order["high"], 2)
+        told.append(
+            f"order all heads alike with {number(order['value'], 2)} (rank correlation) {span}".strip()
+        )
+    if not told:
+        return ""
+    shaky = half is not None and half["value"] < 0.7
+    more = "; more trials may name other heads" if shaky else ""
+    return f"Odd and even trials {' and '.join(told)}{more}."
+
+
+def _needed(data: RunData) -> str:
+    """The other measures and modes beside the one in the headline."""
+    first = strongest(data)
+    if first is None:
+        return ""
+    told_of = {(first["measure"], first["mode"])}
+    rest = [
+        row
+        for row in ablations(data)
+        if row["measure"] != "control_logprob" and (row["measure"], row["mode"]) not in told_of
+    ]
+    if not rest:
+        return ""
+    told = [
+        f"{measure_words(row['measure'])} ({'set to zero' if row['mode'] == 'zero' else 'set to their mean'}) "
+        f"{gain(row['over_random'], row['over_random_low'], row['over_random_high'])}"
+        + ("" if hurts(row) else ", which may be chance")
+        for row in rest
+    ]
+    return f"Best {count(first['k'])} heads against random ones, also: {'; '.join(told)}."
+
+
+def _spared(data: RunData) -> str:
+    """Whether a task that needs no retrieval stays as it was."""
+    rows = [row for row in ablations(data) if row["measure"] == "control_logprob"]
+    if not rows:
+        return ""
+    row = min(rows, key=lambda held_: held_["mode"] != "zero")
+    lost = gain(row["difference"], row["difference_low"], row["difference_high"])
+    without = f"in log-probability without the best {count(row['k'])}"
+    what = f"Other text, which needs no retrieval, changes by {lost} {without}"
+    if not (excludes_zero(row["difference_low"], row["difference_high"]) and row["difference"] < 0):
+        return f"{what}: it is not shown to be hurt."
+    over = gain(row["over_random"], row["over_random_low"], row["over_random_high"])
+    if hurts(row):
+        return (
+            f"{what}, more than without random heads ({over}): these heads do more than retrieve."
+        )
+    return f"{what}; that is not shown to be more than without random heads ({over})."
+
+
+def _single(data: RunData) -> str:
+    row = run_number(data, "ablation_agreement", "answer_logprob")
+    if row is None:
+        return ""
+    size = f"{number(row['value'], 2)} {interval(row['low'], row['high'], 2)}".strip()
+    if not excludes_zero(row["low"], row["high"]):
+        return f"One head at a time, the score is not shown to say which head matters (rank correlation {size})."
+    word = "more" if row["value"] > 0 else "less"
+    return f"One head at a time, heads with a higher score matter {word} (rank correlation {size})."
+
+
+def _types(data: RunData) -> str:
+    rows = ranking(data, "induction_score") if is_heads(data) else []
+    if not rows:
+        return ""
+    best = rows[0]
+    head = int(best["block"]), int(best["head"])
+    control = values_of(head_rows(data, "induction_score", CONTROL)).get(head)
+    beside = "" if control is None else f", {number(control['value'])} where nothing repeats"
+    told = f"The best induction head is {head_name(*head)} ({number(best['value'])}{beside})"
+    own = values_of(head_rows(data, RETRIEVAL)).get(head)
+    if own is None:
+        return f"{told}."
+    also = "also a retrieval head" if own["value"] >= THRESHOLD else "not a retrieval head"
+    return f"{told}; it is {also} ({number(own['value'])})."
+
+
+def _composition(data: RunData) -> str:
+    rows = whole_pairs(data)
+    if rows is None:
+        return ""
+    best = max(records(rows), key=lambda row: row["excess"])
+    pair = f"{head_name(best['block_from'], best['head_from'])} → {head_name(best['block_to'], best['head_to'])}"
+    floor = f"{number(best['floor'])} {interval(best['floor_low'], best['floor_high'])}".strip()
+    size = f"{number(best['value'])}, random matrices {floor}"
+    if not best["excess"] > 0:
+        return f"No pair of heads is shown to compose; the strongest of {count(len(rows))}: {pair}, {size}."
+    most = f"The pair of heads that composes most, of {count(len(rows))}, is {pair}"
+    return f"{most} through {kind_words(best['kind'])}: {size}."
+
+
+def _absent(data: RunData) -> list[str]:
+    """Parts that do not apply, one sentence per reason."""
+    by_reason: dict[str, list[str]] = {}
+    for part, why in reasons(data).items():
+        by_reason.setdefault(clean(why, 240), []).append(clean(part, 40))
+    return [
+        sentence(f"not measured: {listed(parts)}" + (f" ({why})" if why else ""))
+        for why, parts in by_reason.items()
+    ]
+
+
+def effects(data: RunData) -> dict[tuple[int, int], Row]:
+    """The change by ablating each single head, of needle accuracy where it is known, else of the next measure."""
+    frame = held(data, "single") if is_heads(data) else None
+    if frame is None:
+        return {}
+    measure = ordered(names(frame, "measure"), ["answer_logprob", *MEASURES])[0]
+    return values_of(only(frame, measure=measure))
+
+
+def head_table(data: RunData) -> Table | None:
+    """The best heads with all that is known of them; None without any score."""
+    heads = ranking(data)
+    if not heads:
+        return None
+    known = [(m, title, values_of(head_rows(data, m))) for m, title in _COLUMNS]
+    known = [entry for entry in known if entry[2]]
+    single = effects(data)
+    columns = ["rank", "head", *(title for _, title, _ in known)] + (
+        ["alone ablated"] if single else []
+    )
+    rows: list[tuple[str, ...]] = []
+    for at, row in enumerate(heads[:SHOWN]):
+        head = int(row["block"]), int(row["head"])
+        cells = [_cell(values.get(head), span=m == RETRIEVAL) for m, _, values in known]
+        alone = single.get(head)
+        if single:
+            cells.append(
+                NOTHING if alone is None else gain(alone["difference"], alone["low"], alone["high"])
+            )
+        rows.append((str(at + 1), head_name(*head), *cells))
+    first = next(iter(single.values()), None)
+    effect = (
+        f" Alone ablated: change of {measure_words(first['measure'])} without this head."
+        if first
+        else ""
+    )
+    note = (
+        f"Showing {len(rows)} of {count(len(heads))} heads, named block.head, by retrieval score (mean over answered "
+        f"trials, with a 95 % interval; the highest of many look higher than they are).{effect} A dash: not measured."
+    )
+    return Table("", tuple(columns), tuple(rows), frozenset(range(len(columns))) - {1}, note)
+
+
+def _cell(row: Row | None, *, span: bool) -> str:
+    if row is None:
+        return NOTHING
+    return f"{number(row['value'])} {interval(row['low'], row['high']) if span else ''}".strip()
+
+
+def ranked_names(data: RunData) -> list[str]:
+    """Names of the heads in the table, row by row."""
+    return [head_name(row["block"], row["head"]) for row in ranking(data)[:SHOWN]]
+
+
+_TOLD = (_sparse, _answered, _stable, _needed, _spared, _single, _types, _composition)
