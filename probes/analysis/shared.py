@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from probes.analysis.declare import Option, Progress
@@ -106,6 +107,21 @@ def describe_data(data: Dataset) -> dict[str, Any]:
         "hash": data.content_hash(),
         "licence": data.source.licence,
         "notes": list(data.source.notes),
+    }
+
+
+def describe_texts(name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """What `run.json` says of texts without labels."""
+    from probes.datasets.load import short_name
+    from probes.files import sha256_texts
+
+    return {
+        "name": short_name(Path(name).stem),
+        "kind": "texts",
+        "n": len(texts),
+        "hash": sha256_texts(list(texts)),
+        "licence": None,
+        "notes": [],
     }
 
 

@@ -1,0 +1,70 @@
+"""The part `retrieval`: trials until the ranking settles, and one of them to look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from probes.errors import DoesNotApply
+from probes.heads.retrieval import (
+    PlannedTrial,
+    attention_example,
+    check_retrieval,
+    measure_trial,
+)
+
+if TYPE_CHECKING:
+    from probes.heads.study.study import Study
+
+EVERY = 10  # trials between two writings
+
+
+def retrieval(study: Study) -> None:
+    """tables/trials, head_trials, running, attention_tokens, attention_rows; scores of every head."""
+    check_retrieval(study.model)
+    plan = study.plan.trials
+    planned = study.planned(plan.count, study.plan.seed)
+    mode: Any = plan.mode
+    notes: dict[str, None] = {}
+    for done, each in enumerate(planned):
+        study.progress(done, len(planned), "trials")
+        if each.index not in study.scores:
+            trial = each.build(study.model, study.haystack, study.chat)
+            result = measure_trial(study.model, trial, mode)
+            study.scores.add(each.index, trial, result, mode)
+            notes.update({f"no {name}: {why}": None for name, why in result.why.items()})
+            if (done + 1) % EVERY == 0:
+                _write(study)
+        if plan.early_stop and study.scores.stable():
+            notes[
+                f"stopped after {done + 1} of {len(planned)} trials: the best heads no longer change"
+            ] = None
+            break
+    _write(study)
+    seed = study.plan.seed
+    study.add([*study.scores.rows(seed=seed), *study.scores.summary_rows(seed=seed)])
+    study.tell(notes)
+    if not study.model.is_causal:
+        return
+    if not study.scores.answered:
+        raise DoesNotApply(
+            f"{study.model.name} answered none of {len(study.scores)} trials word for word, so that no head has a "
+            "retrieval score: use shorter --lengths, easier --needles, or a model that answers questions"
+        )
+    _example(study, planned)
+
+
+def _write(study: Study) -> None:
+    trials, heads = study.scores.frames()
+    study.write("trials", trials)
+    study.write("head_trials", heads)
+    study.write("running", study.scores.running())
+
+
+def _example(study: Study, planned: list[PlannedTrial]) -> None:
+    """The shortest of the answered trials, as all heads see it."""
+    answered = [each for each in planned if each.index in study.scores.answered]
+    shown = min(answered, key=lambda each: (each.tokens, each.index))
+    trial = shown.build(study.model, study.haystack, study.chat)
+    tokens, rows = attention_example(study.model, trial)
+    for name, frame in (("attention_tokens", tokens), ("attention_rows", rows)):
+        study.write(name, cast("Any", frame).assign(example=0))

@@ -1,0 +1,181 @@
+"""The whole study of retrieval heads, part after part; what does not apply leaves its reason, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from probes.errors import DoesNotApply
+from probes.heads.retrieval import (
+    Haystack,
+    Needle,
+    PlannedTrial,
+    RunningScores,
+    builtin_needles,
+    check_retrieval,
+    haystack_ids,
+    load_needles,
+    plan_trials,
+)
+from probes.heads.study.names import PARTS
+from probes.heads.study.plan import HeadPlan
+from probes.runs import Keep, Previous, Progress, do_parts
+from probes.tables import tidy, typed
+
+if TYPE_CHECKING:
+    from probes.models import Model
+
+HeadId = tuple[int, int]
+_INTEGERS = (
+    "trial", "tokens", "distractors", "k", "n", "seed", "block", "head", "example", "position", "row",
+    "query_position", "block_from", "head_from", "block_to", "head_to", "component", "rank",
+)  # fmt: skip
+_WORDS = (
+    "needle", "mode", "expected", "emitted", "target", "measure", "variant", "token", "role", "kind", "circuit",
+    "heads", "part", "reason",
+)  # fmt: skip
+_TRUTHS = ("applies", "stopped")
+# What each part adds to the tidy table: a part that was done is not done again, and its rows are taken over.
+_MEASURES = {
+    "retrieval": (
+        "retrieval_score", "query_mass", "copy_contribution", "answered_share", "retrieval_share",
+        "retrieval_zero_share", "split_half_overlap", "split_half_spearman",
+    ),
+    "single": ("ablation_agreement",),
+    "types": ("induction_score", "previous_token_score", "duplicate_token_score"),
+    "shapes": (
+        "attention_entropy", "sink_share", "attention_distance", "max_column_mass", "local_share",
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Study:
+    """A study under way: what it works on, and what later parts need of earlier ones."""
+
+    model: Model
+    texts: Sequence[str]
+    plan: HeadPlan
+    keep: Keep
+    progress: Progress
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict[str, pd.DataFrame])
+    scores: RunningScores = field(default_factory=RunningScores)
+
+    @cached_property
+    def haystack(self) -> Haystack:
+        """The text in the model's tokens."""
+        return haystack_ids(self.model, self.texts, self.plan.seed)
+
+    @cached_property
+    def needles(self) -> tuple[Needle, ...]:
+        path = self.plan.trials.needles.path
+        return builtin_needles() if path is None else load_needles(path)
+
+    @property
+    def chat(self) -> bool | str:
+        return {"yes": True, "no": False}.get(self.plan.trials.needles.chat, "auto")
+
+    def planned(self, trials: int, seed: int) -> list[PlannedTrial]:
+        """Trials of this study's kind; another seed gives other contexts."""
+        plan = self.plan.trials
+        return plan_trials(
+            plan.lengths,
+            plan.depths,
+            trials,
+            seed,
+            self.needles,
+            plan.needles.distractors,
+            plan.needles.several,
+        )
+
+    @property
+    def ranking(self) -> dict[HeadId, float]:
+        """Every head's score; `DoesNotApply` where none was measured."""
+        check_retrieval(self.model)
+        if not self.scores.answered:
+            raise DoesNotApply(
+                "no trial was answered verbatim, so that heads have no ranking: see the part retrieval"
+            )
+        score = self.scores.means()
+        leading = self.scores.ranking()
+        every = {
+            (block, head): float(score[block, head])
+            for block in range(score.shape[0])
+            for head in range(score.shape[1])
+            if score[block, head] == score[block, head]  # not NaN: the block has this head
+        }
+        # Equal scores: the ranking's own order (by attention from the question), then that of the model.
+        return {head: every[head] for head in [*leading, *(set(every) - set(leading))]}
+
+    def add(self, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> None:
+        """Tidy rows, from dictionaries or from a table that is tidy already."""
+        if isinstance(rows, pd.DataFrame):
+            self.keep.add(rows)
+            return
+        found = [dict(row) for row in rows]
+        if found:
+            self.keep.add(tidy(found))
+
+    def write(self, name: str, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> None:
+        """Write a table down: missing numbers are null, and NaN is refused."""
+        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), dtype=object)
+        if "answered" in frame.columns:  # an encoder answers nothing: null
+            answered: Any = frame["answered"]
+            frame = frame.assign(answered=answered.astype("boolean").astype("Float64"))
+        made = typed(frame, integers=_INTEGERS, words=_WORDS, truths=_TRUTHS)
+        if "answered" in made.columns:
+            made["answered"] = made["answered"].astype("boolean")
+        self.tables[name] = made
+        self.keep.write_table(name, made)
+
+    def tell(self, notes: Iterable[str]) -> None:
+        """Write down what a reader must know, each thing once."""
+        for note in dict.fromkeys(notes):
+            self.keep.note(note)
+
+    def report(self, text: str) -> Callable[[int, int], None]:
+        """A function (done, total) that says how far a part is."""
+        return lambda done, total: self.progress(done, total, text)
+
+
+def study_heads(
+    model: Model,
+    texts: Sequence[str],
+    plan: HeadPlan,
+    keep: Keep,
+    progress: Progress = lambda done, total, text: None,
+    *,
+    previous: Previous | None = None,
+) -> Study:
+    """Measure which heads of `model` retrieve, whether it needs them, and what they are, and write all to `keep`.
+
+    `texts` hide the needles. Every part writes its tables when it is done, the part `retrieval` also while it runs;
+    a part that does not apply (no attention heads, no language-model head, nothing answered) leaves its reason in the
+    table `applies`. What `previous` holds is taken over.
+    """
+    from probes.heads.study.parts import PART_FUNCTIONS
+
+    study = Study(model, texts, plan, keep, progress)
+    done: dict[str, dict[str, Any]] = {}
+    if previous is not None:
+        done = previous.done
+        study.tables.update(previous.tables)
+        rows = previous.rows_of(name for part in done for name in _MEASURES.get(part, ()))
+        if len(rows):
+            keep.add(rows)
+        if "trials" in previous.tables and "head_trials" in previous.tables:
+            study.scores = RunningScores.from_frames(
+                previous.tables["trials"], previous.tables["head_trials"]
+            )
+    do_parts(
+        [name for name in PARTS if name in plan.parts],
+        done,
+        lambda name: PART_FUNCTIONS[name](study),
+        lambda outcomes: study.write("applies", outcomes),
+        progress,
+    )
+    return study
