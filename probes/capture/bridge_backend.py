@@ -7,7 +7,7 @@ Hooks used (b is a block; layer k ≥ 1 is the output of block k-1):
 * `attn_out` b: `blocks.{b}.attn.o.hook_out` where the output projection itself is what attention adds to the stream,
   else `blocks.{b}.hook_attn_out`. (In BERT-like blocks `hook_attn_out` lies behind the residual sum and the norm, which
   is another quantity.);
-* `mlp_out` b: `blocks.{b}.hook_mlp_out`; `z` b: `blocks.{b}.attn.o.hook_in`.
+* `mlp_out` b: `blocks.{b}.hook_mlp_out`; `mlp_act` b: `blocks.{b}.mlp.out.hook_in`; `z` b: `blocks.{b}.attn.o.hook_in`.
 
 Not shared: models whose class TransformerLens has no adapter for (DistilBERT, MPNet, ELECTRA, ModernBERT, DeBERTa,
 XLM-RoBERTa and bare T5 encoders at version 4.3), and encoder-decoders, whose blocks it names differently. The bridge
@@ -43,6 +43,8 @@ def hook_name(model: Model, place: Place) -> str:
         return "blocks.0.hook_in" if number == 0 else f"blocks.{number - 1}.hook_out"
     if site == "z":
         return f"blocks.{number}.attn.o.hook_in"
+    if site == "mlp_act":
+        return f"blocks.{number}.mlp.out.hook_in"
     block = model.structure.blocks[number]
     if site == "attn_out" and block.attn_out is block.o_proj:
         return f"blocks.{number}.attn.o.hook_out"

@@ -65,8 +65,8 @@ def capture(
         model: from `load_model` or `wrap_model`.
         texts: strings with more than white space. Those over `max_length` tokens are cut, with a warning that counts
             them; `store.rows()` says which (`tokens`, `truncated`).
-        sites: `resid_post`, `exit` (by layer 0…L), `attn_out`, `mlp_out`, `z` (by block 0…L-1), or TransformerLens
-            names.
+        sites: `resid_post`, `exit` (by layer 0…L), `attn_out`, `mlp_out`, `mlp_act`, `z` (by block 0…L-1), or
+            TransformerLens names.
         pooling: mean, last, first, max, weighted or none (every token, ragged); default: the model's own.
         layers: which layers (blocks) of each site, all by default; or `{site: numbers}`.
         out: folder of a store to keep. The same request finds it again and computes nothing; a broken-off one goes

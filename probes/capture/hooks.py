@@ -40,6 +40,8 @@ class Spot:
 
 def find_spot(model: Model, place: Place) -> Spot:
     """Where `place` is read; `DoesNotApply` with the reason where the architecture has no such place."""
+    from probes.models.structure import READ_AT_INPUT
+
     structure = model.structure
     site, index = place
     if SITES[site].axis == "layer":
@@ -47,7 +49,7 @@ def find_spot(model: Model, place: Place) -> Spot:
             return Spot(structure.blocks[0].module, "input")
         return Spot(structure.blocks[index - 1].module, "output")
     module = structure.module_for(site, index)
-    return Spot(module, "input" if site == "z" else "output")
+    return Spot(module, "input" if site in READ_AT_INPUT else "output")
 
 
 def _states_in(value: Any, spot: Spot) -> torch.Tensor:

@@ -41,6 +41,7 @@ for _site in (
     Site("exit", "layer", False, "what the model cut after k blocks returns, final norm included"),
     Site("attn_out", "block", False, "what the block's attention adds to the residual stream"),
     Site("mlp_out", "block", False, "what the block's MLP adds to the residual stream"),
+    Site("mlp_act", "block", False, "the MLP's neurons: what its last projection takes"),
     Site("z", "block", True, "each head's output before the output projection"),
 ):
     SITES.add(_site.name, _site)
@@ -71,6 +72,7 @@ _LENS_HOOKS: dict[str, tuple[str, int]] = {
     "hook_resid_post": ("resid_post", 1),
     "hook_attn_out": ("attn_out", 0),
     "hook_mlp_out": ("mlp_out", 0),
+    "mlp.hook_post": ("mlp_act", 0),
     "attn.hook_z": ("z", 0),
 }
 

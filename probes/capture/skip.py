@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def skip_blocks(model: Model, blocks: Iterable[int]) -> Generator[None]:
     """While the context lasts, the given blocks pass the residual stream on unchanged in every forward pass.
 
-    The blocks still run, since some give later ones more than the stream (T5's position bias, caches), and only their
-    contribution is dropped; so this shows what a model without them computes, not how fast. Sites inside a skipped
-    block (`attn_out`, `mlp_out`, `z`) are what the block computed before it was dropped. For time, cut the model
-    (`cut_model`).
+    The blocks still run, since some give later ones more than the stream (T5's position bias, caches), and only
+    their contribution is dropped; so this shows what a model without them computes, not how fast. Sites inside a
+    skipped block (`attn_out`, `mlp_out`, `mlp_act`, `z`) are what the block computed before it was dropped. For
+    time, cut the model (`cut_model`).
 
     Raises `InputError` for a block that does not exist. Papers: Men et al. 2024, "ShortGPT" (arXiv 2403.03853).
 

@@ -7,6 +7,8 @@ sums come out:
 
 * additive blocks: out = x + attn_out + mlp_out (serial and parallel alike);
 * post-norm blocks: y = norm₁(x + attn_out), out = norm₂(y + mlp_out).
+
+The neurons (`mlp_act`) are the input of the one projection that ends the MLP.
 """
 
 from __future__ import annotations
@@ -117,22 +119,21 @@ def find_sites(chain: Chain, index: int, config: Any) -> Block:
             "(looked for x + attn_out + mlp_out, and for a norm after each sum)"
         )
         missing |= {"attn_out": why, "mlp_out": why}
+    down = _down_projection(replay, projection, mlp)
+    if down is None:
+        kind = "its MLP" if mlp is None else f"its MLP ({type(mlp.module).__name__})"
+        missing["mlp_act"] = (
+            f"{kind} ends in no single projection onto the residual stream, as in a mixture of experts"
+        )
     other = _other_mixer(config, index)
     if other is not None:
         heads, attn = None, None
         missing |= dict.fromkeys(
             ("z", "attn_out"), f"this block is a {other!r} layer, not attention"
         )
-    return Block(
-        index,
-        call.path,
-        call.module,
-        projection.module if heads else None,
-        attn.module if attn else None,
-        mlp.module if mlp else None,
-        heads,
-        missing,
-    )
+    calls = {"attn_out": attn, "mlp_out": mlp, "mlp_act": down, "z": projection if heads else None}
+    modules = {site: call.module for site, call in calls.items() if call is not None}
+    return Block(index, call.path, call.module, modules, heads, missing)
 
 
 def _other_mixer(config: Any, index: int) -> str | None:
@@ -223,6 +224,34 @@ def _added(replay: Replay, projection: Call) -> tuple[Call | None, Call | None]:
         if mlp is not None:
             return attn, mlp
     return None, None
+
+
+def _down_projection(replay: Replay, projection: Call, mlp: Call | None) -> Call | None:
+    """The one projection whose output is what the MLP gives (before a norm of its own, in blocks that have one).
+
+    Where nothing adds up, as with scaled additions, the only projection onto the residual stream that comes after
+    attention's, if no other projection follows it.
+    """
+    later = [c for c in replay.calls if c is not projection and is_projection(c)]
+    later = [c for c in later if c.module is not projection.module]
+    onto = [c for c in later if c.result is not None and c.result.shape[-1] == replay.x.shape[-1]]
+    if mlp is None:
+        after = [c for c in later if c.start > projection.end]
+        last = [c for c in onto if c.start > projection.end]
+        return last[0] if len(last) == 1 and last[0] is after[-1] else None
+    if any(c is mlp for c in onto):
+        return mlp
+    ends = [replay.per_token(value) for value in (mlp.result, mlp.given)]
+    found = [
+        c
+        for c in onto
+        for end in ends
+        if end is not None
+        and (own := replay.per_token(c.result)) is not None
+        and own.shape == end.shape
+        and replay.equal(own, end)
+    ]
+    return found[0] if len({id(c) for c in found}) == 1 else None
 
 
 def _followers(replay: Replay, projection: Call) -> list[Call]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from probes.errors import ModelError
 from probes.models.inputs import accepts, call_arguments, pad_id, plain_ids, run_base
-from probes.models.structure import BLOCK_SITES, Structure
+from probes.models.structure import BLOCK_SITES, READ_AT_INPUT, Structure
 from probes.models.trace import first_tensor, with_first_tensor
 
 _PADDED = 3
@@ -105,7 +105,7 @@ def check_sites(structure: Structure, inputs: dict[str, Tensor], name: str) -> N
             assert plain is not None
             for site in (site for site in BLOCK_SITES if site not in block.missing):
                 size, module = float(plain.abs().mean()), structure.module_for(site, block.index)
-                with editing(module, size, on_input=site == "z"):
+                with editing(module, size, on_input=site in READ_AT_INPUT):
                     edited = first_tensor(block.module(*args, **kwargs))
                 assert edited is not None
                 if not _differ(edited, plain):

@@ -1,7 +1,8 @@
 """Where the parts of a transformer are: what finding gives and every other part reads.
 
 Words as in the design: layer k is the residual stream after k blocks, a block is 0-based, and a site
-is where something is read. `resid_post` and `exit` belong to layers, `attn_out`, `mlp_out` and `z` to blocks.
+is where something is read. `resid_post` and `exit` belong to layers, `attn_out`, `mlp_out`, `mlp_act` and `z` to
+blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 
 from probes.errors import DoesNotApply, InputError, unknown_name
 
-BLOCK_SITES: tuple[str, ...] = ("attn_out", "mlp_out", "z")
+BLOCK_SITES: tuple[str, ...] = ("attn_out", "mlp_out", "mlp_act", "z")
+READ_AT_INPUT = frozenset(
+    {"mlp_act", "z"}
+)  # of these the module's input is the site, of others its output
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,34 @@ class Heads:
 
 @dataclass(frozen=True)
 class Block:
-    """One block. `missing` says for each site without a module why it has none."""
+    """One block. `modules` are those of its sites; `missing` says for each site without a module why it has none."""
 
     index: int
     path: str
     module: nn.Module
-    o_proj: nn.Module | None = None  # its *input* is z
-    attn_out: nn.Module | None = None  # its output is what attention adds to the residual stream
-    mlp_out: nn.Module | None = None
+    modules: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
     heads: Heads | None = None
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def o_proj(self) -> nn.Module | None:
+        """The attention's output projection: its *input* is z."""
+        return self.modules.get("z")
+
+    @property
+    def attn_out(self) -> nn.Module | None:
+        """The module whose output is what attention adds to the residual stream."""
+        return self.modules.get("attn_out")
+
+    @property
+    def mlp_out(self) -> nn.Module | None:
+        """The module whose output is what the MLP adds to the residual stream."""
+        return self.modules.get("mlp_out")
+
+    @property
+    def down_proj(self) -> nn.Module | None:
+        """The MLP's last projection: its *input* is mlp_act, the neurons."""
+        return self.modules.get("mlp_act")
 
     @property
     def n_heads(self) -> int | None:
@@ -81,14 +103,14 @@ class Structure:
         return self.blocks[index]
 
     def module_for(self, site: str, index: int) -> nn.Module:
-        """The module to hook for a block site: its output is `attn_out` or `mlp_out`, its input `z`.
+        """The module to hook for a block site: its output is `attn_out` or `mlp_out`, its input `mlp_act` or `z`.
 
         Raises `DoesNotApply` with the reason where the block has no such place.
         """
         if site not in BLOCK_SITES:
             raise unknown_name("block site", site, BLOCK_SITES)
         block = self.block(index)
-        module = cast("nn.Module | None", getattr(block, {"z": "o_proj"}.get(site, site)))
+        module = block.modules.get(site)
         if module is None or (site == "z" and block.heads is None):
             raise DoesNotApply(f"site {site!r} of block {index}: {self.why_missing(site, index)}")
         return module

@@ -29,7 +29,7 @@ NOT_IN_LENS = [
 
 def sites_of(model: Any) -> list[str]:
     found = ["resid_post", "exit"]
-    for site in ("attn_out", "mlp_out", "z"):
+    for site in ("attn_out", "mlp_out", "mlp_act", "z"):
         if model.structure.why_missing(site, 0) is None:
             found.append(site)
     return found
@@ -141,6 +141,6 @@ def test_agrees_on_real_models(backend: str, name: str) -> None:
         "Gold is a metal; it does not rust, and it never did.",
         "A cat sleeps.",
     ]
-    sites = ["resid_post", "exit", "attn_out", "mlp_out", "z"]
+    sites = ["resid_post", "exit", "attn_out", "mlp_out", "mlp_act", "z"]
     reference = capture(model, texts, sites, pooling="mean")
     assert furthest(reference, capture(model, texts, sites, pooling="mean", backend=backend)) < 1e-4

@@ -59,7 +59,7 @@ def catch(
 
 def sites_of(model: Any) -> list[str]:
     found = ["resid_post", "exit"]
-    for site in ("attn_out", "mlp_out", "z"):
+    for site in ("attn_out", "mlp_out", "mlp_act", "z"):
         try:
             model.structure.module_for(site, 0)
         except DoesNotApply:

@@ -18,6 +18,7 @@ from probes.errors import InputError
         ("blocks.5.hook_resid_pre", ("resid_post", 5)),
         ("blocks.2.hook_attn_out", ("attn_out", 2)),
         ("blocks.2.hook_mlp_out", ("mlp_out", 2)),
+        ("blocks.2.mlp.hook_post", ("mlp_act", 2)),
         ("blocks.11.attn.hook_z", ("z", 11)),
     ],
 )

@@ -138,7 +138,8 @@ def test_the_self_check_notices_a_wrong_layer_order() -> None:
 def test_the_self_check_notices_a_site_without_effect() -> None:
     m = build("llama")
     first = copy.copy(m.structure.blocks[0])
-    object.__setattr__(first, "mlp_out", m.structure.tail[0])  # does not run inside the block
+    outside = {**first.modules, "mlp_out": m.structure.tail[0]}  # does not run inside the block
+    object.__setattr__(first, "modules", outside)
     wrong = copy.copy(m.structure)
     object.__setattr__(wrong, "blocks", (first, *m.structure.blocks[1:]))
     with pytest.raises(ModelError, match="editing mlp_out of block 0 changes nothing"):
