@@ -58,7 +58,8 @@ def graph_energy(
     """Dirichlet energy of word states on the graph whose random walks are the context, per layer and context length.
 
     The context is a walk of words on a `grid` or `ring` of `nodes` nodes; each walk puts the words on the nodes
-    anew, so that what the words mean does not count. A node's state is the mean over its occurrences among the last `window` tokens of the context, after k blocks.
+    anew, so that what the words mean does not count. A node's state is the mean over its occurrences among the last
+    `window` tokens of the context, after k blocks.
     `energy` is the mean of ‖h_i − h_j‖² over edges divided by that over all pairs, which is its expectation when nodes
     are permuted: 1 where the graph leaves no trace, below 1 where neighbours lie together. Intervals are mean ± t ·
     standard error over walks, 95 %; `permuted` has the same for permuted nodes, with the central 95 % of
