@@ -13,8 +13,8 @@ Planted heads rest on the first token, from which nothing is copied; so the firs
 eight other heads attend uniformly and write a little noise. `planted_model(idle=0)` makes them write nothing.
 
 How: the residual stream has places for the token (one-hot), its position (Fourier features), the token before and the
-prediction. Two entries of ±BALLAST make all variances equal, so that layer norm is a constant factor, which its gain
-takes back.
+prediction. Two entries of ±BALLAST make all variances nearly equal, and BALANCE makes all means 0, so that layer norm
+is a constant factor, which its gain takes back.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TOKEN = slice(0, V)
 POSITION = slice(V, V + 2 * WAVES)
 BEFORE = slice(POSITION.stop, POSITION.stop + V)  # the token before, by the previous-token head
 PREDICTION = slice(BEFORE.stop, BEFORE.stop + V)
-FIRST, SEEN = PREDICTION.stop, PREDICTION.stop + 1
+FIRST, SEEN, BALANCE = range(PREDICTION.stop, PREDICTION.stop + 3)  # nothing reads the last
 WEIGHTS_OF_COPIES = {"induction": 1.0, "copy": 2.0}
 
 
@@ -104,6 +104,9 @@ def _plant(model: Any, idle: float, generator: torch.Generator) -> None:
     model.lm_head.weight[:, PREDICTION] = 8 * torch.eye(V)
     _forget_first_token(base.h[0].mlp)
     for block in range(BLOCKS):
+        if block:  # later MLPs are never active, but would write if they were
+            noise = 0.1 * torch.randn(2 * V, V, generator=generator)
+            base.h[block].mlp.c_proj.weight[:, PREDICTION] = noise
         for head in range(N_HEADS):
             _Head(base.h[block].attn, head).idle(idle, generator)
     _previous(_Head(base.h[0].attn, HEADS["previous"][1]))
@@ -111,6 +114,9 @@ def _plant(model: Any, idle: float, generator: torch.Generator) -> None:
     for name, only in (("induction", None), ("copy", SECRETS)):
         block, head = HEADS[name]
         _follow(_Head(base.h[block].attn, head), only, WEIGHTS_OF_COPIES[name])
+    writers = [part.c_proj for block in base.h for part in (block.attn, block.mlp)]
+    for module in (base.wte, base.wpe, *writers):  # whatever is written has mean 0
+        module.weight[:, BALANCE] -= module.weight.sum(1)
 
 
 class _Head:

@@ -11,8 +11,8 @@ from planted_heads import BLOCKS, HEADS, N_HEADS, WORDS, planted_model, tokenize
 from probes.heads.ablation import ablate_heads
 
 STORY = (
-    "the cat is a dog . the sun is in the house . the secret word of Lisbon is copper lantern . the bird is in a tree . "
-    "what is the secret word of Lisbon ? the secret word of Lisbon is"
+    "the cat is a dog . the sun is in the house . the secret word of Lisbon is copper lantern . "
+    "the bird is in a tree . what is the secret word of Lisbon ? the secret word of Lisbon is"
 )
 
 
