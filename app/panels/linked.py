@@ -51,22 +51,28 @@ def clickable(card: FigureCard | None) -> FigureCard | None:
     texts = np.asarray(heat.get("customdata", ()), dtype=object)
     if texts.ndim != 2 or texts.size > _CELLS:
         return card
+    over = squares(heat)
+    quiet = {k: v for k, v in heat.items() if k != "hovertemplate"} | {"hoverinfo": "skip"}
+    return replace(card, drawn={"data": [quiet, over], "layout": card.spec["layout"]})
+
+
+def squares(heat: dict[str, Any], size: float = 22) -> dict[str, Any]:
+    """One invisible square over every cell of a heatmap that has a text, row by row, with that text."""
+    texts = np.asarray(heat["customdata"], dtype=object)
     rows, columns = np.nonzero(texts != "")
-    squares = {
+    return {
         "type": "scatter",
         "x": np.asarray(heat["x"])[columns],
         "y": np.asarray(heat["y"])[rows],
         "mode": "markers",
         # Where squares overlap, Plotly takes the last one, not the nearest: they stay narrower than a cell.
-        "marker": {"symbol": "square", "size": 22, "opacity": 0},
+        "marker": {"symbol": "square", "size": size, "opacity": 0},
         "selected": {"marker": {"opacity": 0}},
         "unselected": {"marker": {"opacity": 0}},
         "customdata": [str(texts[at]) for at in zip(rows, columns, strict=True)],
         "hovertemplate": "%{customdata}<extra></extra>",
         "showlegend": False,
     }
-    quiet = {k: v for k, v in heat.items() if k != "hovertemplate"} | {"hoverinfo": "skip"}
-    return replace(card, drawn={"data": [quiet, squares], "layout": card.spec["layout"]})
 
 
 def _labels(study: Study) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
@@ -9,6 +11,7 @@ import streamlit as st
 from panels import figures
 from panels.collapse import asks_for_collapse
 from panels.concepts import asks_for_concepts, study_of
+from panels.heads import asks_for_circuits, asks_for_heads
 from panels.state import Shown
 from panels.words import section
 from probes.report.figures import FIGURES
@@ -16,36 +19,70 @@ from probes.report.text import sentence
 from probes.report.verdict import verdict
 
 _PAGES = Path(__file__).parents[1] / "pages"
+_ICONS = {
+    "collapse": ":material/compress:",
+    "concepts": ":material/stacked_line_chart:",
+    "heads": ":material/grid_on:",
+    "circuits": ":material/account_tree:",
+}
 
 
 def has_own_page(run: Shown) -> bool:
     """Whether all figures of the run stand on another page."""
-    return asks_for_concepts(run) or asks_for_collapse(run)
+    return asks_for_concepts(run) or any(kind.asked(run) for kind in _KINDS)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of study: which runs are one, its page, the link there, and the figure that the Overview shows."""
+
+    asked: Callable[[Shown], bool]
+    page: str
+    link: str
+    figure: str
+    empty: str
+
+
+_CONCEPTS = _Kind(
+    lambda run: study_of(run) is not None,
+    "concepts",
+    "All figures of these concepts",
+    "concept-depth",
+    "No concept was measured layer by layer (yet).",
+)
+_KINDS = (
+    _Kind(
+        asks_for_collapse,
+        "collapse",
+        "All figures of this study",
+        "collapse-length",
+        "What length does was not measured (yet).",
+    ),
+    _Kind(
+        asks_for_heads,
+        "heads",
+        "All figures of these heads",
+        "head-map",
+        "No head was measured (yet).",
+    ),
+    _Kind(
+        asks_for_circuits,
+        "circuits",
+        "All figures of these circuits",
+        "circuit-tasks",
+        "No task was measured (yet).",
+    ),
+)
 
 
 def in_short(run: Shown) -> None:
     """Verdict, link and first figure of a run that has its own page; nothing where nothing was measured."""
     if run.view.problem is not None:
         return
-    if asks_for_collapse(run):
-        if run.data.table_names or not run.data.measurements.empty:
-            _verdict(run)
-            _first(
-                run,
-                "collapse",
-                "All figures of this study",
-                "What length does was not measured (yet).",
-                "collapse-length",
-            )
-    elif study_of(run) is not None:
+    kind = next((kind for kind in (*_KINDS, _CONCEPTS) if kind.asked(run)), None)
+    if kind is not None and (run.data.table_names or not run.data.measurements.empty):
         _verdict(run)
-        _first(
-            run,
-            "concepts",
-            "All figures of these concepts",
-            "No concept was measured layer by layer (yet).",
-            "concept-depth",
-        )
+        _first(run, kind)
 
 
 def _verdict(run: Shown) -> None:
@@ -55,7 +92,6 @@ def _verdict(run: Shown) -> None:
         st.text("\n".join(found.sentences))
 
 
-def _first(run: Shown, page: str, link: str, empty: str, name: str) -> None:
-    icons = {"collapse": ":material/compress:", "concepts": ":material/stacked_line_chart:"}
-    st.page_link(_PAGES / f"{page}.py", label=link, icon=icons[page])
-    figures.show(FIGURES[name](run.data), f"{name}-{run.slug}", empty)
+def _first(run: Shown, kind: _Kind) -> None:
+    st.page_link(_PAGES / f"{kind.page}.py", label=kind.link, icon=_ICONS[kind.page])
+    figures.show(FIGURES[kind.figure](run.data), f"{kind.figure}-{run.slug}", kind.empty)

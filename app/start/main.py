@@ -43,6 +43,13 @@ page = st.navigation(
             icon=":material/compress:",
             url_path="collapse",
         ),
+        st.Page(pages / "heads.py", title="Heads", icon=":material/grid_on:", url_path="heads"),
+        st.Page(
+            pages / "circuits.py",
+            title="Circuits",
+            icon=":material/account_tree:",
+            url_path="circuits",
+        ),
         st.Page(pages / "runs.py", title="Runs", icon=":material/folder_open:", url_path="runs"),
     ]
 )
