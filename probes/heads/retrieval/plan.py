@@ -56,7 +56,7 @@ def plan_trials(
     Raises `InputError` for empty or impossible grids.
 
     >>> [(trial.tokens, trial.depth) for trial in plan_trials((500,), (0.2, 0.8), trials=3)]
-    [(500, 0.8), (500, 0.2), (500, 0.2)]
+    [(500, 0.8), (500, 0.2), (500, 0.8)]
     """
     known = tuple(builtin_needles() if needles is None else needles)
     _check(lengths, depths, trials, several, len(known))
