@@ -18,7 +18,7 @@ from probes.stats import percentile_interval, spearman
 from probes.types import TextPairs
 
 FloatArray = NDArray[np.floating[Any]]
-IntArray = NDArray[np.integer[Any]]
+IntArray = NDArray[np.int64]
 RANDOM = "random"
 COLUMNS = {
     "block": "Int64",
