@@ -36,7 +36,10 @@ class Draws:
 
     def mean(self, values: Array) -> list[dict[str, Any]]:
         """Columns value, low, high, n, seed of the mean over pairs; values (n, k), one dictionary per column."""
-        return self._rows(values.mean(axis=0), self.weights @ values)
+        drawn = self.weights @ values
+        return self._rows(
+            values.mean(axis=0), np.clip(drawn, values.min(axis=0), values.max(axis=0))
+        )
 
     def ratio(self, top: Array, bottom: Array) -> list[dict[str, Any]]:
         """The same for mean(top) / mean(bottom), top (n, k), bottom (n,)."""

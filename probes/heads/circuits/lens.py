@@ -25,7 +25,7 @@ Array = NDArray[np.floating[Any]]
 class Lens:
     """Per pair and layer, all (n, layers + 1): log-probability of the answer (natural), its rank (1 = top), the logit
     difference, and whether the top token is an answer. Of several answers the probabilities add up, and the best rank
-    counts.
+    counts; a tie counts against the answer.
     """
 
     logprob: Array
@@ -90,6 +90,8 @@ def _layers(model: Model, batch: Batch, places: list[Place]) -> tuple[Array, ...
         own = normed[i][:, list(row.answers)]  # (layers + 1, answers)
         logprob[i] = own.logsumexp(-1)
         best = own.amax(-1, keepdim=True)
-        rank[i] = 1 + (normed[i] > best).sum(-1)
+        rivals = normed[i].clone()
+        rivals[:, list(row.answers)] = -torch.inf
+        rank[i] = 1 + (rivals >= best).sum(-1)
         top[i] = (rank[i] == 1).float()
     return tuple(numbers(found) for found in (logprob, rank, difference, top))

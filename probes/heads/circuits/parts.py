@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from probes.errors import DoesNotApply
 from probes.heads.circuits.attribution import attribute
@@ -23,6 +26,9 @@ from probes.heads.circuits.tasks import Task
 if TYPE_CHECKING:
     from probes.heads.circuits.study import Study
 
+CONTEXTS = (50, 100, 200, 400)  # tokens of a walk
+_MOST_PROMPTS = 20  # of the saliency, which takes a backward pass for each
+_LONGEST = 128  # tokens of a text whose neurons are read
 _FEWEST_FRESH = 10  # pairs that no ranking has seen, to judge it by
 
 
@@ -176,4 +182,58 @@ TASK_FUNCTIONS: Mapping[str, Callable[[Study, Task], None]] = {
     "faithfulness": faithfulness,
     "lens": lens,
 }
-MODEL_PARTS: Mapping[str, Callable[[Study], None]] = {}
+
+
+def flow(study: Study) -> None:
+    """Table saliency: flows between texts, label words and answer in few-shot prompts of built-in sentiment data."""
+    from probes.datasets import load_dataset
+    from probes.heads.flow import label_saliency
+
+    study.progress(0, None, "flow: saliency of label words")
+    data: Any = load_dataset("sentiment")
+    prompts = min(study.plan.pairs, _MOST_PROMPTS)
+    study.extend("saliency", label_saliency(study.model, data, prompts, seed=study.plan.seed))
+
+
+def graph(study: Study) -> None:
+    """Tables graph, graph_nodes and graph_edges: what a context of walks on a grid does to the geometry of words."""
+    from probes.heads.flow import graph_energy
+
+    study.progress(0, None, "graph: walks of words")
+    contexts = [length for length in CONTEXTS if length <= study.model.max_length]
+    if not contexts:
+        raise DoesNotApply(
+            f"{study.model.name} reads {study.model.max_length} tokens: walks of {CONTEXTS[0]} are needed"
+        )
+    found = graph_energy(study.model, contexts=contexts, seed=study.plan.seed)
+    study.extend("graph", found.energy)
+    study.extend("graph_nodes", found.nodes)
+    study.extend("graph_edges", found.edges)
+
+
+def neurons(study: Study) -> None:
+    """Table neurons: core neurons of texts, on pairs of texts from docstrings graded by where they come from."""
+    from probes.datasets import limit_dataset, load_dataset
+    from probes.heads.neurons import neuron_table
+
+    study.progress(0, None, "neurons: cores of texts")
+    plan = study.plan
+    rng = np.random.default_rng(plan.seed)
+    data: Any = limit_dataset(load_dataset("docstring-pairs"), 2 * max(plan.pairs, 20), rng)
+    longest = min(_LONGEST, study.model.max_length)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*were cut")  # said in the note
+        table = neuron_table(
+            study.model, data, draws=plan.draws, seed=plan.seed, max_length=longest
+        )
+    study.keep.note(f"neurons: texts are cut at {longest} tokens")
+    for note in table.attrs.get("notes", ()):
+        study.keep.note(f"neurons: {note}")
+    study.extend("neurons", table)
+
+
+MODEL_PARTS: Mapping[str, Callable[[Study], None]] = {
+    "flow": flow,
+    "graph": graph,
+    "neurons": neurons,
+}

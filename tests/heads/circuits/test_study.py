@@ -1,0 +1,188 @@
+"""The whole study on tiny models: tables as they are promised, what does not apply, and what a stopped run keeps."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_heads import planted_model
+
+from probes.errors import DoesNotApply, InputError
+from probes.heads.circuits import CircuitPlan, study_circuits
+from probes.heads.circuits.names import TASK_PARTS
+from probes.runs import Findings, Previous
+
+SPAN = "value low high n seed"
+COLUMNS = {
+    "attribution": f"task component block head {SPAN}",
+    "patching": f"task method level layer block head positions {SPAN}",
+    "agreement": "task level pearson low high n seed",
+    "faithfulness": f"task ranking heads_kept share {SPAN}",
+    "lens": "task layer logprob logprob_low logprob_high rank logit_difference logit_difference_low "
+    "logit_difference_high top1 top1_low top1_high n seed",
+    "tasks": "task n skipped reason accuracy low high logit_difference_clean logit_difference_corrupted "
+    "example_clean example_corrupted answer wrong",
+    "applies": "part task applies reason",
+}
+FILLER = ("a", "cat", "dog", "bird", "tree", "house", "river", "stone", "sun", "moon")
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    """20 prompts that the planted induction head completes."""
+    path = tmp_path / "induction.csv"
+    with path.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["clean", "corrupted", "answer", "wrong"])
+        for i in range(20):
+            a, b, c, d = (FILLER[(i + k * (1 + 2 * (i // 10))) % 10] for k in range(4))
+            writer.writerow([f"sees {a} {b} sings {a}", f"sees {c} {b} sings {a}", b, d])
+    return path
+
+
+def plan(path: Path | None, parts: str = ",".join(TASK_PARTS), **more: Any) -> CircuitPlan:
+    given: dict[str, Any] = {"tasks": frozenset(), "patched": 8, "draws": 200, **more}
+    return CircuitPlan(frozenset(parts.split(",")), path=None if path is None else str(path), **given)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return planted_model()[0]
+
+
+def check_tables(found: Findings) -> None:
+    for name, table in found.tables.items():
+        assert sorted(table.columns) == sorted(COLUMNS[name].split()), name
+        for column in table.select_dtypes("number"):
+            assert np.isfinite(table[column].dropna().to_numpy(float)).all(), (name, column)
+
+
+def test_all_parts_of_a_task(model: Any, pairs_file: Path) -> None:
+    found = Findings()
+    study_circuits(model, plan(pairs_file), found)
+    assert set(found.tables) == set(COLUMNS)
+    check_tables(found)
+    applies = found.tables["applies"]
+    assert applies["applies"].all()
+    assert applies["part"].tolist() == list(TASK_PARTS)
+    assert set(applies["task"]) == {"induction"}
+    tasks = found.tables["tasks"].iloc[0]
+    assert (tasks["n"], tasks["accuracy"], tasks["answer"]) == (20, 1.0, tasks["example_clean"].split()[2])  # fmt: skip
+    rows = pd.concat(found.frames)
+    assert set(rows["measure"]) == {
+        "task_accuracy", "direct_logit_attribution", "activation_patching", "patching_agreement", "cpr", "cmd",
+        "answer_suppression",
+    }  # fmt: skip
+    assert set(rows["dataset"]) == {"induction"}
+    heads = rows[rows["measure"] == "activation_patching"]
+    assert len(heads) == 12
+    best = heads[heads["value"] > 0.9]
+    assert sorted(zip(best["block"], best["head"], strict=True)) == [(0, 1), (1, 2)]
+    curves = found.tables["faithfulness"]
+    assert set(curves["ranking"]) == {"activation", "attribution", "dla", "random"}
+    assert set(curves["n"]) == {12}  # heads are judged on pairs that no ranking has seen
+    patching = found.tables["patching"]
+    assert set(patching["method"]) == {"activation", "attribution"}
+    assert set(patching["n"]) == {8}
+    own = patching[(patching["level"] == "resid") & (patching["positions"] == "all")]
+    assert np.allclose(own[own["method"] == "activation"]["value"].astype(float), 1, atol=1e-4)
+    total = found.tables["attribution"]
+    parts = total[total["component"] != "total"]["value"].sum()
+    assert parts == pytest.approx(total[total["component"] == "total"]["value"].item(), rel=1e-3)
+
+
+def test_rankings_are_judged_by_their_own_pairs_only_where_there_are_no_others(
+    model: Any, pairs_file: Path
+) -> None:
+    found = Findings()
+    study_circuits(model, plan(pairs_file, "faithfulness", pairs=10), found)
+    assert any("ranked on the pairs that they are judged by" in note for note in found.notes)
+    curves = found.tables["faithfulness"]
+    assert set(curves["ranking"]) == {"attribution", "dla", "random"}  # nothing was patched
+    assert set(curves["n"]) == {10}
+
+
+def test_what_does_not_apply_leaves_its_reason(tiny: Callable[[str], Any]) -> None:
+    found = Findings()
+    study_circuits(tiny("bert"), plan(None, tasks=frozenset({"ioi"})), found)
+    applies = found.tables["applies"]
+    assert applies["part"].tolist() == list(TASK_PARTS)
+    assert applies["reason"].str.contains("no language-model head").all()
+    assert not applies["applies"].any()
+    found = Findings()
+    study_circuits(tiny("llama"), plan(None, tasks=frozenset({"ioi"})), found)
+    (row,) = found.tables["applies"].to_dict("records")
+    assert (row["part"], row["task"], row["applies"]) == ("tasks", "ioi", False)
+    assert "unknown to the tokenizer" in row["reason"]
+
+
+def test_a_stopped_study_goes_on_where_it_was(
+    model: Any, pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Findings()
+    study_circuits(model, plan(pairs_file), whole)
+
+    class Stopped(Exception):
+        pass
+
+    class Stopping(Findings):
+        def write_table(self, name: str, frame: pd.DataFrame) -> None:
+            if name == "faithfulness":
+                raise Stopped
+            super().write_table(name, frame)
+
+    first = Stopping()
+    with pytest.raises(Stopped):
+        study_circuits(model, plan(pairs_file), first)
+    previous = Previous(pd.concat(first.frames, ignore_index=True), first.tables)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("done a second time")
+
+    monkeypatch.setattr("probes.heads.circuits.parts.patch_activations", refuse)
+    second = Findings()
+    study_circuits(model, plan(pairs_file), second, previous=previous)
+    for name, table in whole.tables.items():
+        pd.testing.assert_frame_equal(second.tables.get(name, first.tables.get(name)), table)
+    key = ["measure", "block", "head", "variant"]
+    own, expected = (
+        pd.concat(f.frames).sort_values(key).reset_index(drop=True) for f in (second, whole)
+    )
+    pd.testing.assert_frame_equal(own, expected)
+
+
+def test_a_task_that_the_model_does_not_do_is_noted(model: Any, pairs_file: Path) -> None:
+    lines = pairs_file.read_text().splitlines()
+    swapped = [",".join([c, k, w, a]) for c, k, a, w in (line.split(",") for line in lines[1:])]
+    pairs_file.write_text("\n".join([lines[0], *swapped]))
+    found = Findings()
+    study_circuits(model, plan(pairs_file, "lens"), found)
+    assert found.tables["tasks"]["accuracy"].item() == 0
+    assert any("not shown to beat the wrong one" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"parts": frozenset({"lense"})}, "did you mean 'lens'"),
+        ({"tasks": frozenset({"iio"})}, "did you mean 'ioi'"),
+        ({"pairs": 2}, "at least 4"),
+    ],
+)
+def test_plans_that_mean_nothing(more: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        CircuitPlan(**more)
+
+
+def test_a_file_of_which_nothing_can_be_used_ends_the_study(
+    tiny: Callable[[str], Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("clean,corrupted,answer,wrong\nzebra in,yak in,bird,fish\n")
+    with pytest.raises(DoesNotApply, match="unknown to the tokenizer"):
+        study_circuits(tiny("llama"), plan(path), Findings())
