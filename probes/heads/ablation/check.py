@@ -68,9 +68,9 @@ def causal_check(
     means : block -> (heads, d_head), needed for the mode "mean"; see `mean_outputs`.
 
     Random heads come from the blocks of the top ones as far as possible, and are neither among the largest k compared
-    nor of score ≥ `options.scored`. Item i meets random set i mod draws, so that the control costs no more than the
-    top heads. A k beyond the ranking, beyond half of the model's heads, or for which too few unscored heads are left
-    is passed over; `attrs["notes"]` says so.
+    nor of score ≥ `options.scored`. Each item meets one of the random sets, so that the control costs no more than
+    the top heads. A k beyond the ranking, beyond half of the model's heads, or for which too few unscored heads are
+    left is passed over; `attrs["notes"]` says so.
 
     Returns one row per mode, target and k: `value` with low and high, its `difference` to the whole model and, for
     the top heads, `over_random` (top − random), all paired by item; k = 0 with target "none" is the whole model.
@@ -98,7 +98,7 @@ def causal_check(
             for k, control in sets.items():
                 top = _ablated(model, judge, order[:k], mode, means)
                 advance(1)
-                random = _crossed(model, judge, control, mode, means)
+                random = _crossed(model, judge, control, table.set_of, (mode, means))
                 advance(1)
                 table.add(_Found(mode, k, top, random), whole)
     frame = table.frame()
@@ -156,28 +156,32 @@ def _ablated(
 
 
 def _crossed(
-    model: Model, judge: Judge, control: MatchedHeads, mode: str, means: Means | None
+    model: Model,
+    judge: Judge,
+    control: MatchedHeads,
+    set_of: IntArray,
+    change: tuple[str, Means | None],
 ) -> dict[str, Array]:
-    """Item i without the random set i mod draws."""
+    """Item i without the random set `set_of[i]`; `change` is mode and means."""
     found: dict[str, Array] = {}
-    set_of = draw_of(judge.n, len(control.draws))
     for number, heads in enumerate(control.draws):
         items = np.flatnonzero(set_of == number)
         if not len(items):
             continue
-        with ablate_heads(model, heads, mode, means):
+        with ablate_heads(model, heads, *change):
             for name, values in judge(model, items).items():
                 found.setdefault(name, np.empty(judge.n))[items] = values
     return found
 
 
-def draw_of(n: int, draws: int) -> IntArray:
-    """(n,) number of the random set that each item meets.
+def draw_of(n: int, draws: int, seed: int) -> IntArray:
+    """(n,) number of the random set that each item meets: each set as often, in an order of its own, since items may
+    come in turns, such as one of each length.
 
-    >>> draw_of(5, 3).tolist()
-    [0, 1, 2, 0, 1]
+    >>> np.bincount(draw_of(5, 3, seed=0)).tolist()
+    [2, 2, 1]
     """
-    return np.arange(n) % draws
+    return np.random.default_rng(seed).permutation(n) % draws
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,11 @@ class _Table:
     options: CheckOptions
     rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
+    @property
+    def set_of(self) -> IntArray:
+        """(n,) number of the random set that each item meets."""
+        return draw_of(self.judge.n, self.options.draws, self.options.seed)
+
     def add_whole(self, mode: str, whole: dict[str, Array]) -> None:
         for name, values in whole.items():
             made = mean_bounds(values, [self.judge.owners], self.options.confidence)
@@ -209,7 +218,11 @@ class _Table:
 
     def add(self, found: _Found, whole: dict[str, Array]) -> None:
         own, sure = [self.judge.owners], self.options.confidence
-        both = [*own, draw_of(self.judge.n, self.options.draws)]
+        both = [*own, self.set_of]
+        if not found.top.keys() == found.random.keys() == whole.keys():
+            raise InputError(
+                "the judge answered other measures under ablation than for the whole model"
+            )
         for name, plain in whole.items():
             top, random = found.top[name], found.random[name]
             numbers = {

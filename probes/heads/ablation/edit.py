@@ -109,7 +109,7 @@ def _where(positions: Sequence[int] | Tensor, batch: int, token: int) -> Tensor:
     """True where to replace, (batch, token)."""
     import torch
 
-    given = torch.as_tensor(positions)
+    given = torch.as_tensor(positions).cpu()
     if given.dtype == torch.bool:
         if given.shape != (batch, token):
             raise InputError(
@@ -141,7 +141,7 @@ def mean_outputs(model: Model, token_rows: Sequence[Sequence[int]]) -> dict[int,
         raise InputError("token rows are needed, each with at least one token")
 
     def add(place: Place, z: Tensor) -> None:
-        found = z.float().sum((0, 1)).double().cpu().numpy()  # (head, d_head)
+        found = z.float().sum((0, 1)).cpu().double().numpy()  # (head, d_head)
         sums[place.number] = sums.get(place.number, np.zeros(())) + found
 
     for row in token_rows:

@@ -15,7 +15,6 @@ from probes.capture.sites import Place
 from probes.errors import DoesNotApply, InputError, NonFiniteError, unknown_name
 from probes.heads.types.measures import DUPLICATE, INDUCTION, ON_RANDOM_TOKENS, PREVIOUS
 from probes.layers.tokens import mean_row
-from probes.models.inputs import text_config
 from probes.registry import Measure
 from probes.tables import tidy
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+AT_ONCE = 2**22  # numbers of a pattern: 16 MiB in float32
 LENGTH = 50  # tokens of what repeats, as in TransformerLens' demonstrations
 CONTROL = "unrepeated"
 
@@ -169,6 +169,8 @@ def _around(model: Model) -> tuple[IntArray, IntArray]:
 
 def _plain_tokens(model: Model) -> IntArray:
     """All tokens that the model has embeddings for, without special ones."""
+    from probes.models.inputs import text_config
+
     if model.kind == "vision":
         model.require_tokenizer()
     hf_model: Any = model.hf_model
@@ -201,10 +203,8 @@ def _attention(
     pairs = {measure.name: tokens.pairs(measure) for measure in measures}
 
     def look(call: AttentionCall) -> None:
-        pattern = call.pattern()  # (batch, head, query, key)
-        for name, (queries, keys) in pairs.items():
-            scores: Tensor = pattern[:, :, queries, keys].mean(-1)
-            found[call.block, name] = scores.double().cpu().numpy()
+        for name, scores in pair_attention(call, pairs).items():
+            found[call.block, name] = scores.cpu().double().numpy()
 
     given = torch.from_numpy(ids).to(model.device)
     # Nothing is read at the last block's output projection; the pass ends there.
@@ -212,6 +212,22 @@ def _attention(
     with attention_calls(model, look, blocks):
         runner(model.forward_inputs(given, torch.ones_like(given)), lambda *_: None)
     return found
+
+
+def pair_attention(
+    call: AttentionCall, pairs: Mapping[str, tuple[IntArray, IntArray]], at_once: int = AT_ONCE
+) -> dict[str, Tensor]:
+    """(batch, head) for each name: mean attention from queries (m,) to keys (m,), made a few queries at a time."""
+    batch, n_heads, n, keys = call.shape
+    step = max(1, at_once // (batch * n_heads * keys))
+    sums: dict[str, Tensor] = {}
+    for low in range(0, n, step):
+        pattern = call.pattern(range(low, min(low + step, n)))  # (batch, head, row, key)
+        for name, (queries, targets) in pairs.items():
+            here = (queries >= low) & (queries < low + step)
+            part = pattern[:, :, queries[here] - low, targets[here]].sum(-1)
+            sums[name] = sums[name] + part if name in sums else part
+    return {name: total / len(pairs[name][0]) for name, total in sums.items()}
 
 
 def _rows(

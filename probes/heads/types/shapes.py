@@ -14,6 +14,7 @@ from probes.capture.sites import Place
 from probes.errors import InputError, NonFiniteError
 from probes.heads.ablation.ranking import all_heads
 from probes.heads.types.measures import SHAPES
+from probes.heads.types.repeated import AT_ONCE
 from probes.layers.tokens import cut_note, mean_row, owner_of
 from probes.stats import check_confidence
 from probes.tables import tidy
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 NEAR = 16  # tokens
-AT_ONCE = 2**22  # numbers of a pattern: 16 MiB in float32
 
 
 def attention_shapes(
@@ -114,7 +114,7 @@ def _read(
     def look(call: AttentionCall) -> None:
         batch = now[0]
         own = batch.inputs["attention_mask"].to(model.device).bool()
-        shapes = batch_shapes(call, own).double().cpu().numpy()
+        shapes = batch_shapes(call, own).cpu().double().numpy()
         seen = own.sum(1).cpu().numpy() > 1
         if not np.isfinite(shapes[seen]).all():
             raise NonFiniteError(f"attention of block {call.block} holds NaN or infinity")

@@ -12,12 +12,14 @@ from probes.errors import DoesNotApply, InputError, NonFiniteError
 from probes.heads.ablation import (
     CheckOptions,
     Judge,
+    all_heads,
     causal_check,
     effect_agreement,
     head_name,
+    ranked,
     single_head_effects,
 )
-from probes.heads.ablation.check import draw_of
+from probes.heads.ablation.check import _sets, draw_of
 from probes.heads.ablation.paired import difference_bounds, mean_bounds
 
 Planted = tuple[Any, dict[str, tuple[int, int]]]
@@ -81,26 +83,27 @@ def test_differences_are_paired_by_item(planted: Planted, judge: Judge) -> None:
     )
 
 
-def test_random_sets_avoid_what_is_compared_and_what_scores(planted: Planted) -> None:
+def test_random_sets_are_crossed_with_items_and_avoid_what_scores(planted: Planted) -> None:
     model, heads = planted
-    seen: list[tuple[Any, ...]] = []
+    seen: list[np.ndarray] = []
 
     def read(edited: Any, items: np.ndarray) -> dict[str, Any]:
-        seen.append((len(items), items[0]))
+        seen.append(items)
         return {"m": np.zeros(len(items))}
 
     scores = {**dict.fromkeys(heads.values(), 0.5), (2, 0): 0.4, (2, 1): 0.2, (2, 2): 0.05}
     found = causal_check(model, Judge(7, read), scores, (1,), FEW)
     assert not found.attrs["notes"]
-    assert [size for size, _ in seen] == [
-        7,
-        7,
-        2,
-        2,
-        1,
-        1,
-        1,
-    ]  # whole, top, then crossed with items
+    assert [len(items) for items in seen] == [7, 7, 2, 2, 1, 1, 1]  # whole, top, random sets
+    assert sorted(np.concatenate(seen[2:]).tolist()) == list(range(7))
+    order, late = ranked(scores), (2, 2)
+    for scored, spared in ((0.1, True), (0.6, False)):
+        options = CheckOptions(modes=("zero",), draws=40, scored=scored)
+        sets, _ = _sets(all_heads(model), [late], {**scores, late: 0.7}, [1], options)
+        met = {head for draw in sets[1].draws for head in draw}
+        assert ((2, 1) not in met) == spared  # scored, and in the block of the one ablated
+        assert (2, 3) in met
+    assert order[-1] == late
 
 
 def test_what_cannot_be_compared_is_left_out_and_said(planted: Planted, judge: Judge) -> None:
@@ -125,7 +128,9 @@ def test_equal_seeds_give_equal_tables(planted: Planted, judge: Judge) -> None:
 
 
 def test_each_item_meets_one_set_and_all_sets_are_used() -> None:
-    assert np.bincount(draw_of(23, 10)).tolist() == [3, 3, 3, *[2] * 7]
+    found = draw_of(23, 10, seed=0)
+    assert np.bincount(found).tolist() == [3, 3, 3, *[2] * 7]
+    assert (found != np.arange(23) % 10).any()  # items may come in turns of ten
 
 
 def test_single_effects_follow_what_is_planted(planted: Planted, judge: Judge) -> None:
@@ -171,6 +176,10 @@ def test_a_judge_that_answers_wrongly_is_refused(planted: Planted) -> None:
     ):
         with pytest.raises(error):
             causal_check(model, Judge(4, lambda *_, a=answer: a), [heads["copy"]], (1,), FEW)
+    answers = iter(["m", "m"])
+    with pytest.raises(InputError, match="other measures"):
+        changing = Judge(3, lambda _, items: {next(answers, "other"): np.zeros(len(items))})
+        causal_check(model, changing, [heads["copy"]], (1,), FEW)
     with pytest.raises(InputError, match="mean_outputs"):
         causal_check(model, Judge(1, lambda *_: {}), [(0, 0)], (1,))
     with pytest.raises(InputError, match="twice"):
@@ -180,7 +189,7 @@ def test_a_judge_that_answers_wrongly_is_refused(planted: Planted) -> None:
 def test_intervals_cover_what_they_should() -> None:
     """t intervals over sets hold the mean over all sets in about 95 of 100 studies; over items alone far fewer do."""
     rng = np.random.default_rng(0)
-    owner, items = draw_of(40, 10), np.arange(40)
+    owner, items = draw_of(40, 10, seed=0), np.arange(40)
     by_set = by_item = 0
     for _ in range(400):
         values = rng.normal(size=10)[owner] + rng.normal(size=40)

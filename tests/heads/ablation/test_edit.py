@@ -98,6 +98,26 @@ def test_only_the_positions_named_are_replaced() -> None:
             last(model, inputs)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
+def test_generation_with_a_cache_is_ablated_at_every_step(name: str) -> None:
+    model = zoo.build(name)
+    ids = trial_inputs(model.hf_model, rows=1)["input_ids"]
+
+    def logits(cache: bool) -> torch.Tensor:
+        with torch.inference_mode():
+            out = model.hf_model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, use_cache=cache,
+                pad_token_id=1, eos_token_id=None, output_logits=True, return_dict_in_generate=True,
+            )  # fmt: skip
+        return torch.stack(out.logits)
+
+    heads = [(block, head) for block in range(3) for head in (0, 2)]
+    with ablate_heads(model, heads):
+        with_cache, without = logits(True), logits(False)
+    assert torch.allclose(with_cache, without, atol=1e-4)
+    assert ((with_cache - logits(True)).abs().amax(-1) > 0.01).all()
+
+
 def test_refusals() -> None:
     model = zoo.build("gpt2")
     means = {0: np.zeros((4, 8)), 1: np.zeros((4, 7)), 2: np.full((4, 8), np.nan)}

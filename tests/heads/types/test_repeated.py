@@ -11,12 +11,14 @@ import torch
 import zoo
 from planted_heads import HEADS, SECRETS, V, planted_model
 
+from probes.capture.attention_call import SoftmaxCall
 from probes.capture.bridge_backend import open_bridge
 from probes.capture.sites import Place
 from probes.errors import DoesNotApply, InputError
 from probes.heads.types import induction_scores
 from probes.heads.types.measures import DUPLICATE, INDUCTION, PREVIOUS
-from probes.heads.types.repeated import CONTROL, draw_tokens
+from probes.heads.types.repeated import CONTROL, draw_tokens, pair_attention
+from probes.models.structure import Heads
 
 PLANTED = {
     "induction_score": HEADS["induction"],
@@ -141,6 +143,16 @@ def test_seeds_batches_and_refusals(planted: Any) -> None:
     for name in ("mamba", "vit"):
         with pytest.raises(DoesNotApply):
             induction_scores(zoo.build(name))
+
+
+def test_pieces_of_any_size_give_the_same() -> None:
+    given = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    call = SoftmaxCall(0, Heads(3, 3, 4), given, lambda x: x.softmax(-1))
+    queries, keys = np.array([0, 3, 5, 11]), np.array([0, 1, 5, 2])
+    expected = given.softmax(-1)[:, :, queries, keys].mean(-1)
+    for at_once in (1, 2 * 3 * 12 * 5, 10**9):
+        found = pair_attention(call, {"m": (queries, keys)}, at_once)["m"]
+        assert torch.allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.models
