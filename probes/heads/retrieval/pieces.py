@@ -98,16 +98,16 @@ def chat_frame(model: Any, chat: bool | str) -> Frame:
     if chat not in ("auto", True, False):
         raise InputError(f'chat {chat!r}: "auto", True or False are allowed')
     tokenizer = model.require_tokenizer()
-    has = bool(getattr(tokenizer, "chat_template", None))
-    if chat is True and not has:
+    template = getattr(tokenizer, "chat_template", None)
+    if chat is True and not template:
         raise InputError(f"the tokenizer of {model.name} has no chat template: use chat=False")
-    return _frame(weakref.ref(tokenizer), has and chat is not False)
+    return _frame(weakref.ref(tokenizer), str(template) if template and chat else None)
 
 
 @functools.lru_cache(maxsize=16)
-def _frame(reference: weakref.ref[Any], chat: bool) -> Frame:
+def _frame(reference: weakref.ref[Any], template: str | None) -> Frame:
     tokenizer: Any = reference()  # the caller holds it
-    if chat:
+    if template:
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": _MARK}], tokenize=False, add_generation_prompt=True
         )

@@ -72,7 +72,7 @@ def stand_in(tokenizer: Any, causal: bool = True, chat: bool = False) -> Any:
 
 BYTES, META = stand_in(byte_level()), stand_in(metaspace())
 CHAT = stand_in(byte_level(), chat=True)
-STACKS = {id(m): haystack_ids(m, CORPUS) for m in (BYTES, META, CHAT)}
+STACKS = {id(m): haystack_ids(m, CORPUS * 3) for m in (BYTES, META, CHAT)}
 WORD = st.text(
     st.characters(codec="utf-8", exclude_categories=("Z", "C"), exclude_characters="▁"),
     min_size=1,
@@ -111,12 +111,12 @@ def check(model: Any, trial: Any, tokens: int) -> None:
 @pytest.mark.parametrize("model", [BYTES, META, CHAT], ids=["byte-level", "metaspace", "chat"])
 @given(
     words=st.lists(WORD, min_size=1, max_size=4),
-    tokens=st.integers(160, 300),
+    tokens=st.integers(400, 500),
     depth=st.floats(0, 1),
     start=st.integers(0, 10**6),
     glue=st.sampled_from([" ", ' "', " (", ": "]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_needle_is_where_it_is_said_to_be(
     model: Any, words: list[str], tokens: int, depth: float, start: int, glue: str
 ) -> None:
@@ -125,11 +125,7 @@ def test_the_needle_is_where_it_is_said_to_be(
         return
     needle = Needle("odd", f"The name of it is{glue}{answer}.", answer, "What is its name?")
     others = [Placed(builtin_needles()[0], 0.3), builtin_needles()[1]]
-    try:
-        trial = build_trial(model, needle, STACKS[id(model)], tokens, depth, others, start=start)
-    except InputError:  # long odd words: they alone take more than there is room for
-        assert len(answer.encode()) > 40
-        return
+    trial = build_trial(model, needle, STACKS[id(model)], tokens, depth, others, start=start)
     check(model, trial, tokens)
     text = model.tokenizer.decode(trial.ids[trial.answer.start : trial.answer.stop])
     assert text.strip() == answer
@@ -142,7 +138,7 @@ def test_the_needle_is_where_it_is_said_to_be(
     st.integers(40, 64),
     st.floats(0, 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_with_the_word_tokenizer_of_the_tiny_models(
     words: list[str], tokens: int, depth: float
 ) -> None:
