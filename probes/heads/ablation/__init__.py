@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from probes.heads.ablation.check import CheckOptions, causal_check
+from probes.heads.ablation.check import CheckOptions, causal_check, draw_of, without_random
 from probes.heads.ablation.edit import ablate_heads, mean_outputs
 from probes.heads.ablation.judge import Judge
 from probes.heads.ablation.matched import MatchedHeads, matched_random_heads
@@ -21,10 +21,12 @@ __all__ = [
     "ablate_heads",
     "all_heads",
     "causal_check",
+    "draw_of",
     "effect_agreement",
     "head_name",
     "matched_random_heads",
     "mean_outputs",
     "ranked",
     "single_head_effects",
+    "without_random",
 ]

@@ -98,7 +98,7 @@ def causal_check(
             for k, control in sets.items():
                 top = _ablated(model, judge, order[:k], mode, means)
                 advance(1)
-                random = _crossed(model, judge, control, table.set_of, (mode, means))
+                random = without_random(model, judge, control, options.seed, mode=mode, means=means)
                 advance(1)
                 table.add(_Found(mode, k, top, random), whole)
     frame = table.frame()
@@ -155,20 +155,23 @@ def _ablated(
         return judge(model)
 
 
-def _crossed(
+def without_random(
     model: Model,
     judge: Judge,
     control: MatchedHeads,
-    set_of: IntArray,
-    change: tuple[str, Means | None],
+    seed: int,
+    *,
+    mode: str = "zero",
+    means: Means | None = None,
 ) -> dict[str, Array]:
-    """Item i without the random set `set_of[i]`; `change` is mode and means."""
+    """Values (n,) of each measure, each item without one of the random sets: that of `draw_of(n, draws, seed)`."""
     found: dict[str, Array] = {}
+    set_of = draw_of(judge.n, len(control.draws), seed)
     for number, heads in enumerate(control.draws):
         items = np.flatnonzero(set_of == number)
         if not len(items):
             continue
-        with ablate_heads(model, heads, *change):
+        with ablate_heads(model, heads, mode, means):
             for name, values in judge(model, items).items():
                 found.setdefault(name, np.empty(judge.n))[items] = values
     return found

@@ -82,8 +82,7 @@ LOCAL = register_measure(
         "Local share",
         *_SHARE,
         "Attention to tokens at most 16 away, the token itself included.",
-        "Wu et al. 2024 (Retrieval Head, arXiv 2404.15574) and Xiao et al. 2024 (DuoAttention, arXiv 2410.10819) set "
-        "local heads against those that look far.",
+        "Xiao et al. 2024 (DuoAttention: Retrieval and Streaming Heads, arXiv 2410.10819)",
     )
 )
 

@@ -12,14 +12,18 @@ from probes.errors import DoesNotApply, InputError, NonFiniteError
 from probes.heads.ablation import (
     CheckOptions,
     Judge,
+    MatchedHeads,
+    ablate_heads,
     all_heads,
     causal_check,
+    draw_of,
     effect_agreement,
     head_name,
     ranked,
     single_head_effects,
+    without_random,
 )
-from probes.heads.ablation.check import _sets, draw_of
+from probes.heads.ablation.check import _sets
 from probes.heads.ablation.paired import difference_bounds, mean_bounds
 
 Planted = tuple[Any, dict[str, tuple[int, int]]]
@@ -184,6 +188,19 @@ def test_a_judge_that_answers_wrongly_is_refused(planted: Planted) -> None:
         causal_check(model, Judge(1, lambda *_: {}), [(0, 0)], (1,))
     with pytest.raises(InputError, match="twice"):
         causal_check(model, Judge(1, lambda *_: {}), [(0, 0), (0, 0)], (1,), FEW)
+
+
+def test_a_control_of_one_set_is_that_set_ablated(planted: Planted, judge: Judge) -> None:
+    model, heads = planted
+    sets = MatchedHeads(((heads["copy"],), ((2, 0),)), 0)
+    found = without_random(model, judge, sets, seed=4)["answer_logprob"]
+    with ablate_heads(model, [heads["copy"]]):
+        first = judge(model)["answer_logprob"]
+    with ablate_heads(model, [(2, 0)]):
+        second = judge(model)["answer_logprob"]
+    met = draw_of(judge.n, 2, seed=4)
+    np.testing.assert_allclose(found, np.where(met == 0, first, second), atol=1e-5)
+    assert np.abs(first - second).min() > 0.1
 
 
 def test_intervals_cover_what_they_should() -> None:
