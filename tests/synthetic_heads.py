@@ -256,7 +256,7 @@ def composition_table(strength: float) -> pd.DataFrame:
 
 
 def spectra_table(strength: float) -> pd.DataFrame:
-    ranks = np.arange(1, 65)
+    ranks = np.arange(1, 33)
     return pd.concat([
         pd.DataFrame({
             "block": block, "head": head, "circuit": circuit, "rank": ranks,

@@ -8,6 +8,7 @@ from panels.state import Shown
 from panels.token_strip import token_strip
 from panels.words import section, small, tag
 from probes.report.collapse_table import gain
+from probes.report.figures.head_ablation import measure_words
 from probes.report.figures.head_tokens import answer_rows, examples, kept_heads, token_row
 from probes.report.head_tables import (
     RETRIEVAL,
@@ -52,8 +53,7 @@ def _numbers(run: Shown, head: HeadId) -> None:
     alone = effects(data).get(head)
     if alone is not None:
         size = gain(alone["difference"], alone["low"], alone["high"])
-        measure = clean(alone["measure"], 40).replace("_", " ")
-        told.append(f"Ablated alone: {size} {measure}.")
+        told.append(f"Ablated alone: {size} {measure_words(alone['measure'])}.")
     others: list[str] = []
     for measure in head_measures(data):
         row = values_of(head_rows(data, measure)).get(head)

@@ -14,6 +14,7 @@ from probes.report.text import clean, number, percent
 
 _NEAR = 8  # tokens shown on either side of what is worth seeing
 _SEEN = 0.02  # attention from which a token is worth seeing
+_FAINT = 0.03  # of the highest attention: less is not shaded
 _PLAIN = ("context", "")  # roles of tokens that may be left out
 _BOX = (
     "max-height:22rem;overflow-y:auto;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.75;"
@@ -60,8 +61,8 @@ def stretches(roles: Sequence[str], weights: np.ndarray) -> list[tuple[int, int,
 def _token(token: str, role: str, weight: float, top: float) -> str:
     text = html.escape(clean(token, 60))
     looks: list[str] = []
-    if weight >= 0.005:
-        looks.append(f"background:rgba(0,114,178,{0.08 + 0.57 * weight / top:.2f})")
+    if weight >= _FAINT * top:
+        looks.append(f"background:rgba(0,114,178,{0.65 * weight / top:.2f})")
     if role == NEEDLE:
         looks.append(_OUTLINE)
     elif role == SENTENCE:

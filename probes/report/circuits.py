@@ -288,13 +288,13 @@ def task_table(data: RunData) -> Table | None:
     if not rows:
         return None
     columns = (
-        "task", "pairs", "right answer ahead", "logit difference", "corrupted", "strongest heads",
-        f"heads that keep {percent(KEPT, 0)}", "taken back",
+        "task", "pairs", "right ahead", "logits", "corrupted", "strongest heads",
+        f"keep {percent(KEPT, 0)}", "taken back",
     )  # fmt: skip
     note = (
-        "Right answer ahead: share of pairs, with a 95 % interval; above 0.5 the model does the task. Logit "
-        "difference: right minus wrong, in clean and in corrupted texts. Strongest heads: by patching each alone, "
-        "those shown to help. Heads that keep it: the fewest whose faithfulness is shown to reach that share. Taken "
+        "Right ahead: share of pairs in which the right answer is, with a 95 % interval; above 0.5 the model does the "
+        "task. Logits: right minus wrong, in clean and in corrupted texts. Strongest heads: by patching each alone, "
+        "those shown to help. Keep: the fewest heads whose faithfulness is shown to reach that share. Taken "
         "back: log-probability of the answer at its best layer less that at the last. A dash: not measured, or not "
         "shown."
     )

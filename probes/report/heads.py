@@ -36,11 +36,10 @@ SHOWN = 40  # heads that the table ranks
 _K = 10  # ablated heads that words speak of, where the run has that many
 _COLUMNS = (  # measure or effect, title in the table
     (RETRIEVAL, "retrieval score"),
-    ("query_mass", "from the question"),
-    ("copy_contribution", "copies (logits)"),
+    ("query_mass", "question"),
+    ("copy_contribution", "copies"),
     ("induction_score", "induction"),
-    ("previous_token_score", "previous token"),
-    ("sink_share", "on the first token"),
+    ("previous_token_score", "previous"),
 )
 
 
@@ -263,18 +262,16 @@ def head_table(data: RunData) -> Table | None:
     known = [(m, title, values_of(head_rows(data, m))) for m, title in _COLUMNS]
     known = [entry for entry in known if entry[2]]
     single = effects(data)
-    columns = ["rank", "head", *(title for _, title, _ in known)] + (
-        ["alone ablated"] if single else []
-    )
+    titles = [title for _, title, _ in known]
+    columns = ["rank", "head", titles[0], *(["alone ablated"] if single else []), *titles[1:]]
     rows: list[tuple[str, ...]] = []
     for at, row in enumerate(heads[:SHOWN]):
         head = int(row["block"]), int(row["head"])
         cells = [_cell(values.get(head), span=m == RETRIEVAL) for m, _, values in known]
         alone = single.get(head)
         if single:
-            cells.append(
-                NOTHING if alone is None else gain(alone["difference"], alone["low"], alone["high"])
-            )
+            size = ("difference", "low", "high")
+            cells.insert(1, NOTHING if alone is None else gain(*(alone[name] for name in size)))
         rows.append((str(at + 1), head_name(*head), *cells))
     first = next(iter(single.values()), None)
     effect = (
@@ -284,7 +281,9 @@ def head_table(data: RunData) -> Table | None:
     )
     note = (
         f"Showing {len(rows)} of {count(len(heads))} heads, named block.head, by retrieval score (mean over answered "
-        f"trials, with a 95 % interval; the highest of many look higher than they are).{effect} A dash: not measured."
+        f"trials, with a 95 % interval; the highest of many look higher than they are).{effect} Question: attention "
+        "from the question to the needle, less that of an empty one. Copies: logits towards the answer from the "
+        "needle. Induction and previous: scores of these types. A dash: not measured."
     )
     return Table("", tuple(columns), tuple(rows), frozenset(range(len(columns))) - {1}, note)
 

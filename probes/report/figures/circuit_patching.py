@@ -68,7 +68,10 @@ def _lines_card(data: RunData, frame: pd.DataFrame, task: str) -> FigureCard | N
                     f"{words} highest at layer {best[place]:.0f} ({number(best['value'], 2)})"
                 )
         if traces:
-            panels.append(Panel(LEVELS[level], traces, [across(0.0, ZERO), across(1.0, ONE)]))
+            whole = (
+                [across(1.0, ONE)] if level == "resid" else []
+            )  # single parts bring back far less
+            panels.append(Panel(LEVELS[level], traces, [across(0.0, ZERO), *whole]))
     if not panels:
         return None
     last = last_layer(data, own)
@@ -76,7 +79,7 @@ def _lines_card(data: RunData, frame: pd.DataFrame, task: str) -> FigureCard | N
     return FigureCard(
         "circuit-patching",
         f"What patching a layer brings back, {task_words(task)}",
-        arranged(panels, Sheet(x, {}, columns=3, height=220)),
+        arranged(panels, Sheet(x, {}, columns=3, height=220, own_y=True)),
         HOW_TO_READ,
         f"{len(panels)} panels over depth, a line per group of tokens. {'; '.join(told)}.",
         rows.drop(columns="dataset"),
@@ -170,6 +173,7 @@ def _agreement_card(
                 "size": [12 if _is(key, picked) else 5 for key in keys],
                 "color": [SELECTED if _is(key, picked) else PALETTE[0] for key in keys],
                 "opacity": 0.8,
+                "line": {"width": 0},
             },
             "customdata": [
                 f"<b>{_place(key)}</b><br>activation {number(a)}<br>attribution {number(b)}"

@@ -70,10 +70,14 @@ def _ablation_card(frame: pd.DataFrame) -> FigureCard:
         panels.append(Panel(measure_words(measure), traces, shapes))
     ks = column(frame, "k")
     sheet = Sheet(log_axis(ks[ks > 0], "heads ablated, k"), {}, columns=3, height=230, own_y=True)
+    spec = arranged(panels, sheet)
+    spec["layout"]["legend"]["traceorder"] = (
+        "reversed"  # the best heads lie on top, and stand first
+    )
     return FigureCard(
         "head-ablation",
         "What ablating the best heads does, against random heads",
-        arranged(panels, sheet),
+        spec,
         HOW_TO_READ,
         f"{len(panels)} panels over k: {'; '.join(told)}.",
         frame.drop(columns="dataset"),

@@ -74,12 +74,11 @@ def _pairs_card(rows: pd.DataFrame, picked: HeadId | None) -> FigureCard:
         )
     high = max(float(column(frame, "value").max()) for frame in kept)
     sheet = Sheet(
-        {"title": "composition", "range": [0, high * 1.06]},
-        {"range": [_PAIRS - 0.4, -0.6], "showgrid": False},
+        {"title": "composition", "range": [0, high * 1.4]},
+        {"range": [_PAIRS - 0.4, -0.6], "showgrid": False, "showticklabels": False},
         columns=3,
         height=18 * _PAIRS + 8,
-        left=96,
-        own_y=True,
+        left=16,
     )
     which = "" if picked is None else f" with head {head_name(*picked)}"
     return FigureCard(
@@ -111,7 +110,10 @@ def _pairs_panel(rows: pd.DataFrame, kind: str) -> Panel:
         "type": "scatter",
         "x": value,
         "y": y,
-        "mode": "markers",
+        "mode": "markers+text",
+        "text": [f"  {_pair(row)}" for row in held_rows],
+        "textposition": "middle right",
+        "textfont": {"size": 11, "color": NEUTRAL},
         "name": "pair of heads",
         "marker": {"size": 9, "color": colours},
         "meta": {"heads": [[int(row["block_to"]), int(row["head_to"])] for row in held_rows]},
@@ -130,8 +132,7 @@ def _pairs_panel(rows: pd.DataFrame, kind: str) -> Panel:
         "marker": {"color": NEUTRAL, "opacity": 0.5},
         "hoverinfo": "skip",
     }
-    ticks = {"tickvals": y, "ticktext": [_pair(row) for row in held_rows]}
-    return Panel(kind_words(kind), [floor, spots], axes={"y": ticks})
+    return Panel(kind_words(kind), [floor, spots])
 
 
 BLOCKS_HOW = (
@@ -174,7 +175,7 @@ def _blocks_card(rows: pd.DataFrame) -> FigureCard:
         panels.append(Panel(kind_words(kind), [heat]))
         above = int((column(own, "excess") > 0).sum())
         told.append(f"{kind_words(kind)}: {above} of {len(own)} pairs above random")
-    side = block_axis(last)
+    side = block_axis(last, 7)
     sheet = Sheet({**side, "title": "block that writes"}, side, columns=3, height=240, right=76)
     spec = arranged(panels, sheet)
     spec["layout"]["coloraxis"] = {

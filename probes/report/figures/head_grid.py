@@ -84,12 +84,12 @@ def head_map(rows: pd.DataFrame, *, signed: bool | None = None, digits: int = 3)
     return {"data": [heat], "layout": layout}
 
 
-def block_axis(last: int) -> Spec:
-    """An axis over blocks 0 to `last`, each a cell wide."""
+def block_axis(last: int, most: int = _TICKS) -> Spec:
+    """An axis over blocks 0 to `last`, each a cell wide, with at most so many ticks."""
     return {
         "title": {"text": "block"},
         "range": [-0.5, last + 0.5],
-        **_ticks(last, _TICKS),
+        **_ticks(last, most),
         "showgrid": False,
         "zeroline": False,
     }
@@ -137,6 +137,7 @@ def dots(
             "size": [size + 3 if s else size for s in stands] if any(stands) else size,
             "color": [strong_colour if s else colour for s in stands] if any(stands) else colour,
             "opacity": 0.85,
+            "line": {"width": 0},
         },
         "meta": {"heads": [list(head) for head in ids]},
         "customdata": hover_of(rows, value=y),

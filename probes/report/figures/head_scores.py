@@ -124,7 +124,7 @@ def _ranking_card(data: RunData, picked: tuple[int, int] | None) -> FigureCard:
     layout: Spec = {
         "height": 320,
         "margin": {"l": 60, "r": 24, "t": 14, "b": 50},
-        "xaxis": log_axis(column(rows, "rank"), "rank of the head"),
+        "xaxis": {**log_axis(column(rows, "rank")), "title": {"text": "rank of the head"}},
         "yaxis": {"rangemode": "tozero", "title": {"text": "retrieval score"}},
         "shapes": shapes,
         "annotations": names,

@@ -98,7 +98,8 @@ def _traces(
     best = np.array([head in strong for head in heads_in(rows)], dtype=bool)
     found: list[Spec] = []
     if len(control):
-        found.append(dots(control, "nothing repeats", "block", colour=NEUTRAL, size=4))
+        beside = control.assign(place=column(control, "block") + 0.4)  # not under the heads
+        found.append(dots(beside, "nothing repeats", "place", colour=NEUTRAL, size=3))
     found.append(dots(where(rows, ~best), "heads", "block", size=5))
     if best.any():
         found.append(dots(where(rows, best), "retrieval heads", "block", colour=ACCENT, size=8))
