@@ -195,7 +195,8 @@ def faithfulness_curves(
         return found
 
     ends = run(frozenset()), run(frozenset(heads))
-    require_gap(ends[1] - ends[0], Draws.make(len(task), 1000, seed))
+    what = "the logit difference with all heads and with their means only"
+    require_gap(ends[1] - ends[0], Draws.make(len(task), 1000, seed), what)
     curves: list[Curve] = []
     for name, some in orders.items():
         inner = [

@@ -219,7 +219,7 @@ def neurons(study: Study) -> None:
     study.progress(0, None, "neurons: cores of texts")
     plan = study.plan
     rng = np.random.default_rng(plan.seed)
-    data: Any = limit_dataset(load_dataset("docstring-pairs"), 2 * max(plan.pairs, 20), rng)
+    data: Any = limit_dataset(load_dataset("docstring-pairs"), max(plan.pairs, 20), rng)
     longest = min(_LONGEST, study.model.max_length)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*were cut")  # said in the note

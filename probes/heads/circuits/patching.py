@@ -101,12 +101,14 @@ class Effects:
         )
 
 
-def require_gap(gap: Array, draws: Draws) -> None:
+def require_gap(
+    gap: Array, draws: Draws, what: str = "the logit difference of clean and corrupted prompts"
+) -> None:
     """`DoesNotApply` unless the mean of `gap` (n,) lies above or below zero with its whole interval."""
     (row,) = draws.mean(gap[:, None])
     if row["low"] <= 0 <= row["high"]:
         raise DoesNotApply(
-            f"the logit difference of clean and corrupted prompts is not told apart "
+            f"{what} is not told apart "
             f"({row['value']:.3g}, {row['low']:.3g} to {row['high']:.3g}): there is nothing to restore"
         )
 

@@ -38,6 +38,7 @@ MEASURES_OF = {
     "faithfulness": ("cpr", "cmd"),
     "lens": ("answer_suppression",),
 }
+_APPLIES = ["part", "task", "applies", "reason"]
 _INTEGERS = ("layer", "block", "head", "heads_kept", "skipped", "context", "node", "a", "b", "n", "seed")  # fmt: skip
 _WORDS = (
     "task", "component", "method", "level", "positions", "ranking", "reason", "example_clean", "example_corrupted",
@@ -71,19 +72,22 @@ class Study:
 
     def extend(self, name: str, rows: Rows | pd.DataFrame) -> None:
         """Write a table down with rows added to what it holds."""
-        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), dtype=object)
-        frame = _typed(frame)
+        frame = _typed(_frame(rows))
         if name in self.tables:
             frame = pd.concat([self.tables[name], frame], ignore_index=True)
         self._write(name, frame)
 
-    def replace(self, name: str, rows: Rows) -> None:
+    def replace(self, name: str, rows: Rows | pd.DataFrame) -> None:
         """Write a table down in place of what it holds."""
-        self._write(name, _typed(pd.DataFrame(list(rows), dtype=object)))
+        self._write(name, _typed(_frame(rows)))
 
     def _write(self, name: str, frame: pd.DataFrame) -> None:
         self.tables[name] = frame
         self.keep.write_table(name, frame)
+
+
+def _frame(rows: Rows | pd.DataFrame) -> pd.DataFrame:
+    return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), dtype=object)
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -121,14 +125,16 @@ def study_circuits(
             TASK_FUNCTIONS[part](study, study.tasks[task])
 
     def write(rows: list[dict[str, Any]]) -> None:
-        split = [
-            {**row, "part": by_name[row["part"]][0], "task": by_name[row["part"]][1]}
-            for row in rows
-        ]
-        study.replace("applies", [*outcomes, *split])
+        found = list(outcomes)
+        for row in rows:
+            part, task = by_name[row["part"]]
+            reason = row["reason"]
+            found.append({"part": part, "task": task, "applies": row["applies"], "reason": reason})
+        study.replace("applies", pd.DataFrame(found, columns=_APPLIES, dtype=object))
 
-    write([])
-    do_parts(list(by_name), {k: v for k, v in done.items() if k in by_name}, do, write, progress)
+    done = {name: row for name, row in done.items() if name in by_name}
+    write([done[name] for name in by_name if name in done])
+    do_parts(list(by_name), done, do, write, progress)
     return study
 
 

@@ -145,6 +145,12 @@ def test_a_stopped_study_goes_on_where_it_was(
         raise AssertionError("done a second time")
 
     monkeypatch.setattr("probes.heads.circuits.parts.patch_activations", refuse)
+    again = (
+        Stopping()
+    )  # stopped once more before anything new is done: nothing of the first is lost
+    with pytest.raises(Stopped):
+        study_circuits(model, plan(pairs_file), again, previous=previous)
+    assert again.tables["applies"]["part"].tolist() == ["attribution", "patching"]
     second = Findings()
     study_circuits(model, plan(pairs_file), second, previous=previous)
     for name, table in whole.tables.items():
