@@ -99,26 +99,25 @@ def _scores(states: Tensor, keep: Tensor, token_share: float) -> Tensor:
     import torch
 
     positive = states.clamp(min=0)
-    ordered = positive.sort(dim=-1, descending=True).values
     counts = (positive > 0).sum(-1, keepdim=True)
     last = ((token_share * counts).ceil().long() - 1).clamp(min=0)
-    core = (positive >= ordered.gather(-1, last)) & (positive > 0)
-    relative = positive / ordered[..., :1].clamp(min=torch.finfo(positive.dtype).tiny)
-    # Ties by strength: it adds less than one token to a count.
-    score = core.double() + relative.double() / (2 * states.shape[1])
-    largest = states.abs().amax(-1, keepdim=True)
-    quiet = (states.abs() < QUIET * largest) | (states == 0)
-    kept = keep.double()
+    largest = positive.topk(
+        int(last.max()) + 1, dim=-1
+    ).values  # no more than the largest core is sorted
+    core = (positive >= largest.gather(-1, last)) & (positive > 0)
+    relative = positive / largest[..., :1].clamp(min=torch.finfo(positive.dtype).tiny)
+    size = states.abs()
+    quiet = (size < QUIET * size.amax(-1, keepdim=True)) | (states == 0)
     first = (keep.long().cumsum(1) <= (keep.sum(1, keepdim=True) + 1) // 2) & keep
-    tokens = kept.sum(1).clamp(min=1)
-    return torch.cat(
-        [
-            torch.einsum("bt,btn->bn", kept, score),
-            torch.einsum("bt,btn->bn", first.double(), score),
-            ((quiet.double().mean(-1) * kept).sum(1) / tokens)[:, None],
-        ],
-        dim=1,
-    )
+    share = (quiet.float().mean(-1) * keep).sum(1) / keep.sum(1).clamp(min=1)
+    parts = [_votes(core.float(), relative, tokens.float()) for tokens in (keep, first)]
+    return torch.cat([*parts, share[:, None].double()], dim=1)
+
+
+def _votes(core: Tensor, relative: Tensor, tokens: Tensor) -> Tensor:
+    """How many of a text's `tokens` (batch, token) have each neuron in their core; strength, below one, breaks ties."""
+    counts, strength = ((tokens[:, None] @ part)[:, 0].double() for part in (core, relative))
+    return counts + strength / (2 * tokens.sum(1, keepdim=True).clamp(min=1))
 
 
 def _leading(scores: FloatArray, share: float) -> Bools:

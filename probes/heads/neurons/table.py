@@ -113,20 +113,17 @@ def _similarity(
     groups = (
         np.arange(n) if pairs.groups is None else np.unique(pairs.groups, return_inverse=True)[1]
     )
-    members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
-    boots: list[float] = []
-    random: list[float] = []
-    for _ in range(draws):
-        chosen = rng.integers(0, len(members), len(members))
-        rows = np.concatenate([members[group] for group in chosen])
-        boots.append(float(spearman(overlap[rows], scores[rows])))
-        random.append(float(spearman(overlap, rng.permutation(scores))))
+    boots = np.concatenate(
+        [spearman(overlap[rows], scores[rows]) for rows in _resamples(groups, draws, rng)]
+    )
+    dealt = rng.permuted(np.tile(scores, (draws, 1)), axis=1)
+    random = spearman(np.broadcast_to(overlap, dealt.shape), dealt)
     found: list[dict[str, Any]] = []
     for variant, value, drawn in (
         (None, float(spearman(overlap, scores)), boots),
         (RANDOM, float(np.mean(random)), random),
     ):
-        low, high = percentile_interval(np.asarray(drawn))
+        low, high = percentile_interval(drawn)
         found.append(
             {
                 "measure": CORE_SIMILARITY.name,
@@ -138,3 +135,13 @@ def _similarity(
             }
         )
     return found
+
+
+def _resamples(groups: IntArray, draws: int, rng: np.random.Generator) -> list[IntArray]:
+    """Row numbers (m, n) of `draws` bootstrap samples of whole groups; in one piece where groups are single rows."""
+    n, sizes = len(groups), np.bincount(groups)
+    if len(sizes) == n:
+        return [rng.integers(0, n, (draws, n))]
+    members = [np.flatnonzero(groups == group) for group in range(len(sizes))]
+    chosen = rng.integers(0, len(members), (draws, len(members)))
+    return [np.concatenate([members[group] for group in row])[None] for row in chosen]

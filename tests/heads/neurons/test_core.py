@@ -89,6 +89,11 @@ def test_planted_neurons(zoo: Any) -> None:
     )
     assert own["low"] > 0.5
     assert random["low"] < 0 < random["high"] < own["low"]
+    grouped = TextPairs("p", pairs.texts_a, pairs.texts_b, alike, groups=np.arange(40) // 4)
+    wide = neuron_table(model, grouped, draws=200)
+    wide = wide[(wide["measure"] == "core_similarity") & (wide["block"] == 0)].iloc[0]
+    assert wide["value"] == own["value"]
+    assert 0 < wide["low"] != own["low"]
 
 
 def test_table(tiny: Any, zoo: Any) -> None:
