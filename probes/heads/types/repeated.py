@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-AT_ONCE = 2**22  # numbers of a pattern: 16 MiB in float32
+AT_ONCE = 2**20  # numbers of a pattern: 4 MiB in float32, which is faster than more
 LENGTH = 50  # tokens of what repeats, as in TransformerLens' demonstrations
 CONTROL = "unrepeated"
 

@@ -75,6 +75,21 @@ def test_pieces_of_any_size_give_the_same() -> None:
         assert Pattern(weights).shapes(at_once=at_once) == pytest.approx(whole, rel=1e-5)
 
 
+def test_no_more_of_the_pattern_exists_at_once_than_asked() -> None:
+    sizes: list[int] = []
+
+    class Recorded(SoftmaxCall):
+        def logits(self, rows: Any = None, heads: Any = None) -> torch.Tensor:
+            found = super().logits(rows, heads)
+            sizes.append(found.numel())
+            return found
+
+    given = torch.randn(1, 2, 60, 60, generator=torch.Generator().manual_seed(0))
+    call = Recorded(0, Heads(2, 2, 4), given, lambda x: x.softmax(-1))
+    batch_shapes(call, torch.ones(1, 60, dtype=torch.bool), at_once=1000)
+    assert max(sizes) <= 1000 < 2 * 60 * 60 == sum(sizes)
+
+
 def plainly(pattern: np.ndarray) -> list[float]:
     """The same numbers of one text's own pattern (query, key), as the definitions read."""
     rows = [(i, p) for i, p in enumerate(pattern) if (p > 0).sum() > 1]
