@@ -98,12 +98,12 @@ def _scores(states: Tensor, keep: Tensor, token_share: float) -> Tensor:
     """(batch, 2 · neurons + 1): how often each neuron is in a core, in the whole text and its first half; sparsity."""
     import torch
 
+    states = states.masked_fill(~keep[..., None], 0)  # padding may hold anything, NaN too
     positive = states.clamp(min=0)
     counts = (positive > 0).sum(-1, keepdim=True)
     last = ((token_share * counts).ceil().long() - 1).clamp(min=0)
-    largest = positive.topk(
-        int(last.max()) + 1, dim=-1
-    ).values  # no more than the largest core is sorted
+    most = int(last.max()) + 1  # no more than the largest core is sorted
+    largest = positive.topk(most, dim=-1).values
     core = (positive >= largest.gather(-1, last)) & (positive > 0)
     relative = positive / largest[..., :1].clamp(min=torch.finfo(positive.dtype).tiny)
     size = states.abs()
