@@ -121,9 +121,8 @@ def find_sites(chain: Chain, index: int, config: Any) -> Block:
         missing |= {"attn_out": why, "mlp_out": why}
     down = _down_projection(replay, projection, mlp)
     if down is None:
-        kind = "its MLP" if mlp is None else f"its MLP ({type(mlp.module).__name__})"
         missing["mlp_act"] = (
-            f"{kind} ends in no single projection onto the residual stream, as in a mixture of experts"
+            "its MLP ends in no single projection onto the residual stream, as in a mixture of experts"
         )
     other = _other_mixer(config, index)
     if other is not None:
@@ -229,29 +228,23 @@ def _added(replay: Replay, projection: Call) -> tuple[Call | None, Call | None]:
 def _down_projection(replay: Replay, projection: Call, mlp: Call | None) -> Call | None:
     """The one projection whose output is what the MLP gives (before a norm of its own, in blocks that have one).
 
-    Where nothing adds up, as with scaled additions, the only projection onto the residual stream that comes after
-    attention's, if no other projection follows it.
+    Where nothing adds up (scaled additions): the only one onto the residual stream after attention's, if it is last.
     """
-    later = [c for c in replay.calls if c is not projection and is_projection(c)]
-    later = [c for c in later if c.module is not projection.module]
+    later = [c for c in replay.calls if is_projection(c) and c.module is not projection.module]
     onto = [c for c in later if c.result is not None and c.result.shape[-1] == replay.x.shape[-1]]
     if mlp is None:
-        after = [c for c in later if c.start > projection.end]
-        last = [c for c in onto if c.start > projection.end]
+        after, last = ([c for c in some if c.start > projection.end] for some in (later, onto))
         return last[0] if len(last) == 1 and last[0] is after[-1] else None
-    if any(c is mlp for c in onto):
+    if mlp in onto:
         return mlp
-    ends = [replay.per_token(value) for value in (mlp.result, mlp.given)]
+    ends = [t for t in map(replay.per_token, (mlp.result, mlp.given)) if t is not None]
     found = [
         c
         for c in onto
-        for end in ends
-        if end is not None
-        and (own := replay.per_token(c.result)) is not None
-        and own.shape == end.shape
-        and replay.equal(own, end)
+        if (own := replay.per_token(c.result)) is not None
+        and any(own.shape == t.shape and replay.equal(own, t) for t in ends)
     ]
-    return found[0] if len({id(c) for c in found}) == 1 else None
+    return found[0] if len(found) == 1 else None
 
 
 def _followers(replay: Replay, projection: Call) -> list[Call]:
