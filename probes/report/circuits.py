@@ -265,8 +265,11 @@ def task_table(data: RunData) -> Table | None:
         row = held_rows.get(task)
         if row is None:
             continue
-        heads = ", ".join(head_name(h["block"], h["head"]) for h in strongest(data, task)[:_NAMED])
-        few = fewest(data, task)
+        carry = (
+            strongest(data, task)[:_NAMED] if done(row) else []
+        )  # else there is nothing to carry
+        heads = ", ".join(head_name(h["block"], h["head"]) for h in carry)
+        few = fewest(data, task) if done(row) else None
         lost = next(
             (
                 r
@@ -295,8 +298,8 @@ def task_table(data: RunData) -> Table | None:
         "Right ahead: share of pairs in which the right answer is, with a 95 % interval; above 0.5 the model does the "
         "task. Logits: right minus wrong, in clean and in corrupted texts. Strongest heads: by patching each alone, "
         "those shown to help. Keep: the fewest heads whose faithfulness is shown to reach that share. Taken "
-        "back: log-probability of the answer at its best layer less that at the last. A dash: not measured, or not "
-        "shown."
+        "back: log-probability of the answer at its best layer less that at the last. A dash: not measured, not "
+        "shown, or the task is not done."
     )
     return Table("", columns, tuple(rows), frozenset({1, 2, 3, 4, 6, 7}), note)
 

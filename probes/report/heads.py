@@ -14,7 +14,7 @@ from probes.report.figures.card import listed
 from probes.report.figures.head_ablation import MEASURES, measure_words
 from probes.report.figures.head_composition import kind_words, whole_pairs
 from probes.report.figures.head_types import CONTROL
-from probes.report.frames import names, only
+from probes.report.frames import column, names, only
 from probes.report.head_tables import (
     RETRIEVAL,
     THRESHOLD,
@@ -224,7 +224,7 @@ def _composition(data: RunData) -> str:
     rows = whole_pairs(data)
     if rows is None:
         return ""
-    best = max(records(rows), key=lambda row: row["excess"])
+    best = records(rows.iloc[[int(np.argmax(column(rows, "excess")))]])[0]
     pair = f"{head_name(best['block_from'], best['head_from'])} → {head_name(best['block_to'], best['head_to'])}"
     floor = f"{number(best['floor'])} {interval(best['floor_low'], best['floor_high'])}".strip()
     size = f"{number(best['value'])}, random matrices {floor}"

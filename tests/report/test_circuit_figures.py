@@ -177,7 +177,7 @@ def test_lens_flow_graph_and_neurons(run: RunData) -> None:
     assert line["y"] == pytest.approx([planted.logprob("ioi", k) for k in range(13)])
     flow = label_flow(run)
     assert flow is not None
-    assert max(_line(flow, "texts → label words, random labels")["y"]) == pytest.approx(0.3)
+    assert max(_line(flow, "random labels")["y"]) == pytest.approx(0.3)
     assert _line(flow, "texts → label words")["y"][0] == pytest.approx(1.0)
     graph = graph_energy(run)
     assert graph is not None
@@ -201,6 +201,12 @@ def test_words_and_table(run: RunData) -> None:
     assert "The last layers take the answer back" in words
     assert "greater than 0.00" not in words  # not shown, not told
     assert told.table is not None
+    keep = next(at for at, name in enumerate(told.table.columns) if name.startswith("keep"))
+    assert [row[keep] for row in told.table.rows] == [
+        "20",
+        "20",
+        "–",
+    ]  # nothing keeps what is not done
     assert [row[0] for row in told.table.rows] == ["indirect object", "greater than", "docstring"]
 
 

@@ -49,9 +49,7 @@ def _flow_card(frame: pd.DataFrame) -> FigureCard:
                 if own.empty:
                     continue
                 if variant:
-                    thin = Look(
-                        f"{look.name}, random labels", look.colour, "dot", look.symbol, 1.2, 3
-                    )
+                    thin = Look("random labels", look.colour, "dot", look.symbol, 1.2, 3)
                     traces += line(own, Along("block", "block"), thin, band=False)
                     continue
                 traces += line(own, Along("block", "block"), look)

@@ -151,13 +151,15 @@ def composition_blocks(data: RunData, focus: HeadFocus | None = None) -> FigureC
 
 def _blocks_card(rows: pd.DataFrame) -> FigureCard:
     last = int(max(column(rows, "block_from").max(), column(rows, "block_to").max()))
+    between = ["kind", "block_from", "block_to"]  # of these the strongest pair is shown
+    best = rows.sort_values("excess", ascending=False, kind="stable").drop_duplicates(between)
     panels: list[Panel] = []
     told: list[str] = []
     for kind in ordered(names(rows, "kind"), list(_KINDS)):
-        own = only(rows, kind=kind).sort_values("excess")
+        own, shown = only(rows, kind=kind), only(best, kind=kind)
         z = np.full((last + 1, last + 1), np.nan)
         hover = np.full(z.shape, "", dtype=object)
-        for row in records(own):  # the strongest comes last
+        for row in records(shown):
             at = int(row["block_to"]), int(row["block_from"])
             z[at] = max(row["excess"], 0.0)
             hover[at] = f"<b>{_pair(row)}</b><br>{number(row['excess'])} above random"
@@ -190,7 +192,7 @@ def _blocks_card(rows: pd.DataFrame) -> FigureCard:
         spec,
         BLOCKS_HOW,
         f"{len(panels)} heatmaps over blocks 0 to {last}. {'; '.join(told)}.",
-        rows.drop(columns="dataset"),
+        best.sort_values(between).drop(columns="dataset"),
     )
 
 
