@@ -150,7 +150,7 @@ def test_a_real_model_finds_the_receiver(home: Path, monkeypatch: pytest.MonkeyP
     if cache := os.environ.get("FATHOMETER_TEST_CACHE"):
         monkeypatch.setenv("FATHOMETER_CACHE", cache)
     words = ["run", "circuits", "--model", "smollm2", "--tasks", "ioi", "--parts", TASK_PARTS]
-    assert invoke(app, [*words, "--pairs", "16", "--patched", "4", "--draws", "500"]) == 0
+    assert invoke(app, [*words, "--pairs", "20", "--patched", "8", "--draws", "500"]) == 0
     (view,) = list_runs(home / "runs")
     assert view.table("applies")["applies"].all()
     assert view.table("tasks")["low"].item() > 0.5
