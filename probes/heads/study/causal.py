@@ -21,9 +21,11 @@ from probes.heads.ablation import (
     mean_outputs,
     single_head_effects,
 )
+from probes.heads.ablation.check import without_random
 from probes.heads.ablation.paired import mean_bounds
 from probes.heads.retrieval import PlannedTrial, Trial, answer_trial
 from probes.heads.study.control import ControlTask
+from probes.heads.weights import low_rank_curve
 
 if TYPE_CHECKING:
     from probes.heads.study.study import HeadId, Study
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 SINGLE_TRIALS = 8
 GRID_HEADS = 10
 SCORED = 0.1
-_MEANS = (8, 256)  # texts and tokens of each that mean outputs are taken over
+_WINDOWS = (8, 256)  # rows of text and tokens of each
 _FRESH = 1_000_003  # added to the seed: contexts that the ranking has not seen
 
 
@@ -87,7 +89,7 @@ def ablation(study: Study) -> None:
             f"{study.model.name} answered none of {judge.n} fresh trials: there is nothing to lose"
         )
     options = CheckOptions(plan.modes, plan.random_sets, scored=SCORED, seed=study.plan.seed)
-    means = _means(study) if "mean" in plan.modes else None
+    means = mean_outputs(study.model, windows(study)) if "mean" in plan.modes else None
     table = causal_check(
         study.model,
         judge,
@@ -102,11 +104,12 @@ def ablation(study: Study) -> None:
     _grid(study, asked, whole, plan.random_sets)
 
 
-def _means(study: Study) -> dict[int, Any]:
-    rows, length = _MEANS
+def windows(study: Study) -> list[NDArray[np.int64]]:
+    """Token rows of the study's text, no needles in them: what means and directions are taken over."""
+    rows, length = _WINDOWS
     ids = study.haystack.ids
     length = min(length, len(ids) // rows, study.model.max_length)
-    return mean_outputs(study.model, [ids[i * length : (i + 1) * length] for i in range(rows)])
+    return [ids[i * length : (i + 1) * length] for i in range(rows)]
 
 
 def _grid(
@@ -117,7 +120,7 @@ def _grid(
     k = min(GRID_HEADS, max(study.plan.ablations.ks), len(ranking) // 4)
     if k < 1:
         return
-    spared = {head for head, score in study.ranking.items() if score >= SCORED}
+    spared = scored(study.ranking)
     rng = np.random.default_rng(study.plan.seed)
     try:
         control = matched_random_heads(ranking[:k], all_heads(study.model), draws, rng, spared)
@@ -127,14 +130,7 @@ def _grid(
     judge = asked.judge()
     with ablate_heads(study.model, ranking[:k]):
         top = judge(study.model)
-    random = {name: np.zeros(judge.n) for name in top}
-    for number, heads in enumerate(control.draws):
-        items = np.arange(number, judge.n, len(control.draws))
-        if not len(items):
-            continue
-        with ablate_heads(study.model, heads):
-            for name, values in judge(study.model, items).items():
-                random[name][items] = values
+    random = without_random(study.model, judge, control, study.plan.seed)
     found = {None: whole, f"zero=top{k}": top, f"zero=random{k}": random}
     study.write("ablation_grid", _cells(asked, found, study.plan.seed))
 
@@ -163,7 +159,7 @@ def single(study: Study) -> None:
     ranking = study.ranking
     plan = study.plan.ablations
     heads = chosen_heads(ranking, plan.single, study.plan.seed)
-    asked = questions(study, min(SINGLE_TRIALS, plan.trials), [min(study.plan.trials.lengths)])
+    asked = short_questions(study)
     table = single_head_effects(
         study.model,
         asked.judge(),
@@ -187,6 +183,37 @@ def single(study: Study) -> None:
                 }
             ]
         )  # fmt: skip
+
+
+def low_rank(study: Study) -> None:
+    """tables/low_rank: how many directions of their circuits the best heads need, against random heads."""
+    ranking = study.ranking
+    heads = list(ranking)[:GRID_HEADS]
+    asked = short_questions(study)
+    study.progress(0, None, "few directions")
+    table = low_rank_curve(
+        study.model,
+        asked.judge(),
+        heads,
+        calibration=windows(study),
+        exclude=scored(ranking),
+        seed=study.plan.seed,
+    )
+    study.tell(table.attrs.get("notes", ()))
+    if table.empty:
+        raise DoesNotApply(f"low rank in {study.model.name}: {'; '.join(table.attrs['notes'])}")
+    study.write("low_rank", table)
+
+
+def short_questions(study: Study) -> Questions:
+    """Few trials of the shortest length, for what is asked many times."""
+    n = min(SINGLE_TRIALS, study.plan.ablations.trials)
+    return questions(study, n, [min(study.plan.trials.lengths)])
+
+
+def scored(ranking: dict[HeadId, float]) -> set[HeadId]:
+    """Heads that belong in no random set."""
+    return {head for head, score in ranking.items() if score >= SCORED}
 
 
 def chosen_heads(ranking: dict[HeadId, float], n: int, seed: int) -> list[HeadId]:

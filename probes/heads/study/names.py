@@ -7,4 +7,3 @@ LENGTHS = (500, 1000)  # tokens
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 KS = (1, 2, 5, 10, 20, 50)
 MODES = ("zero", "mean")
-RANKS = (1, 2, 4, 8, 16, 32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from probes.errors import InputError, unknown_name
-from probes.heads.study.names import DEPTHS, KS, LENGTHS, MODES, PARTS, RANKS
+from probes.heads.study.names import DEPTHS, KS, LENGTHS, MODES, PARTS
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ class AblationPlan:
     trials: int = 20
     random_sets: int = 10
     single: int = 30
-    ranks: tuple[int, ...] = RANKS
 
     def __post_init__(self) -> None:
         for mode in self.modes:
