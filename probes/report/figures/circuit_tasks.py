@@ -103,7 +103,7 @@ def _tasks_card(frame: pd.DataFrame) -> FigureCard:
         "Does the model do the tasks?",
         arranged(panels, sheet),
         HOW_TO_READ,
-        f"Bars for {len(tasks)} tasks, share of pairs with the right answer ahead: {'; '.join(told)}.",
+        f"Bars by task ({len(tasks)}), share of pairs with the right answer ahead: {'; '.join(told)}.",
         frame.drop(columns="dataset"),
     )
 
