@@ -121,7 +121,9 @@ def _sparse(data: RunData) -> str:
     best = heads[0]
     name = head_name(best["block"], best["head"])
     size = f"{number(best['value'])} {interval(best['low'], best['high'])}".strip()
-    return f"{listed(parts)}; the highest is head {name} with {size}."
+    sure = sum(is_number(row["low"]) and row["low"] >= THRESHOLD for row in heads)
+    shown = f"; the whole interval lies at {THRESHOLD} or more for {count(sure)} heads"
+    return f"{listed(parts)}{shown}; the highest is head {name} with {size}."
 
 
 def _answered(data: RunData) -> str:
