@@ -69,6 +69,7 @@ def offsets(tokenizer: Any, text: str) -> tuple[Ids, Ids, Ids]:
         split_special_tokens=True,
         truncation=False,
         return_offsets_mapping=True,
+        verbose=False,  # a haystack is longer than the model: it is cut
     )
     places = np.asarray(coded["offset_mapping"], np.int64).reshape(-1, 2)
     return np.asarray(coded["input_ids"], np.int64).reshape(-1), places[:, 0], places[:, 1]

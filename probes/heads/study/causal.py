@@ -22,6 +22,7 @@ from probes.heads.ablation import (
     single_head_effects,
 )
 from probes.heads.ablation.check import without_random
+from probes.heads.ablation.measures import ABLATION_AGREEMENT
 from probes.heads.ablation.paired import mean_bounds
 from probes.heads.retrieval import PlannedTrial, Trial, answer_trial
 from probes.heads.study.control import ControlTask
@@ -178,7 +179,7 @@ def single(study: Study) -> None:
         study.add(
             [
                 {
-                    "measure": "ablation_agreement", "site": "z", "variant": measure, "value": found.value,
+                    "measure": ABLATION_AGREEMENT.name, "site": "z", "variant": measure, "value": found.value,
                     "low": found.low, "high": found.high, "n": found.n, "seed": found.seed,
                 }
             ]

@@ -56,6 +56,8 @@ class AblationPlan:
     single: int = 30
 
     def __post_init__(self) -> None:
+        if not self.modes:
+            raise InputError(f"no ablation mode: at least one of {', '.join(MODES)} is needed")
         for mode in self.modes:
             if mode not in MODES:
                 raise unknown_name("ablation mode", mode, MODES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from probes.errors import DoesNotApply
@@ -15,7 +17,8 @@ from probes.heads.retrieval import (
 if TYPE_CHECKING:
     from probes.heads.study.study import Study
 
-EVERY = 10  # trials between two writings
+RARELY = 20  # times longer between two writings than a writing takes, so that long runs do not drown in them
+AT_LEAST = 2.0  # seconds between two writings
 
 
 def retrieval(study: Study) -> None:
@@ -25,6 +28,7 @@ def retrieval(study: Study) -> None:
     planned = study.planned(plan.count, study.plan.seed)
     mode: Any = plan.mode
     notes: dict[str, None] = {}
+    written = _Writing(study)
     for done, each in enumerate(planned):
         study.progress(done, len(planned), "trials")
         if each.index not in study.scores:
@@ -32,8 +36,7 @@ def retrieval(study: Study) -> None:
             result = measure_trial(study.model, trial, mode)
             study.scores.add(each.index, trial, result, mode)
             notes.update({f"no {name}: {why}": None for name, why in result.why.items()})
-            if (done + 1) % EVERY == 0:
-                _write(study)
+            written.now_and_then()
         if plan.early_stop and study.scores.stable():
             notes[
                 f"stopped after {done + 1} of {len(planned)} trials: the best heads no longer change"
@@ -42,6 +45,11 @@ def retrieval(study: Study) -> None:
     _write(study)
     seed = study.plan.seed
     study.add([*study.scores.rows(seed=seed), *study.scores.summary_rows(seed=seed)])
+    if plan.needles.path is None and study.model.is_causal:
+        notes[
+            "the built-in facts were worded so that smollm2 answers most of them: the share of trials answered says "
+            "little about how well a model retrieves"
+        ] = None
     study.tell(notes)
     if not study.model.is_causal:
         return
@@ -51,6 +59,22 @@ def retrieval(study: Study) -> None:
             "retrieval score: use shorter --lengths, easier --needles, or a model that answers questions"
         )
     _example(study, planned)
+
+
+@dataclass
+class _Writing:
+    """Writes the trials down from time to time, so that a stopped run repeats few of them."""
+
+    study: Study
+    last: float = field(default_factory=time.monotonic)
+    took: float = 0.0
+
+    def now_and_then(self) -> None:
+        if time.monotonic() - self.last > max(AT_LEAST, RARELY * self.took):
+            started = time.monotonic()
+            _write(self.study)
+            self.last = time.monotonic()
+            self.took = self.last - started
 
 
 def _write(study: Study) -> None:

@@ -1,0 +1,235 @@
+"""Retrieval heads from the command line: a planted model's head is found and shown to be needed; mistakes; a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_heads import HEADS, PLACES, SECRETS, planted_model
+
+from probes.analysis import load_analysis
+from probes.cli.main import app
+from probes.cli.run import command_for, run_app
+from probes.cli.shell import invoke
+from probes.report import RunData
+from probes.report.verdict import verdict
+from probes.runs import RunView, list_runs
+
+QUICK = ["--lengths", "70,90", "--trials", "24", "--ablation-trials", "12", "--random-sets", "3"]
+QUICK += ["--single-heads", "12", "--top", "1,2", "--depths", "0.2,0.5,0.8"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _commands() -> None:
+    if not any(command.name == "retrieval-heads" for command in run_app.registered_commands):
+        analysis = load_analysis("retrieval-heads")
+        run_app.command("retrieval-heads", help=analysis.question)(command_for(analysis))
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The planted model as a transformers folder."""
+    folder = tmp_path_factory.mktemp("planted")
+    model, _ = planted_model()
+    model.hf_model.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Path:
+    """Text of the planted model's filler words."""
+    rng = np.random.default_rng(0)
+    words = ["cat", "dog", "bird", "tree", "house", "river", "stone", "sun", "moon"]
+    lines = [
+        f"a {a} is in a {b}. the {c} runs in the {d}." for a, b, c, d in rng.choice(words, (120, 4))
+    ]
+    path = tmp_path / "story.txt"
+    path.write_text("\n".join(dict.fromkeys(lines)))
+    return path
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    """Needles in the planted model's words."""
+    path = tmp_path / "facts.jsonl"
+    rows = [
+        {
+            "sentence": f"the secret word of {place} is {secret}.",
+            "answer": secret,
+            "question": f"what is the secret word of {place}?",
+            "lead": f"the secret word of {place} is",
+        }
+        for place, secret in zip(PLACES * 3, SECRETS, strict=True)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def run(model: Path | str, *more: str) -> int:
+    return invoke(app, ["run", "retrieval-heads", "--model", str(model), *more])
+
+
+def test_the_planted_head_is_found_and_needed(
+    planted: Path, home: Path, story: Path, facts: Path
+) -> None:
+    assert run(planted, "--data", str(story), "--needles", str(facts), *QUICK) == 0
+    (view,) = list_runs(home / "runs")
+    assert view.status == "finished"
+    applies = view.table("applies").set_index("part")
+    assert applies["applies"].to_dict() == dict.fromkeys(
+        ("retrieval", "ablation", "single", "types", "shapes", "composition", "low-rank"), True
+    )
+    rows = view.measurements
+    scores = rows[rows["measure"] == "retrieval_score"].set_index(["block", "head"])["value"]
+    assert scores[HEADS["copy"]] == pytest.approx(1.0)
+    assert scores.drop([HEADS["copy"]]).max() == 0
+    induction = rows[(rows["measure"] == "induction_score") & rows["variant"].isna()]
+    best = induction.loc[induction["value"].astype(float).idxmax()]
+    assert (best["block"], best["head"]) == HEADS["induction"]
+
+    table = view.table("ablation")
+    one = table[(table["mode"] == "zero") & (table["k"] == 1)].set_index(["target", "measure"])
+    assert one["value"]["top", "needle_accuracy"] < 0.3
+    assert one["value"]["random", "needle_accuracy"] == 1
+    assert one["over_random_high"]["top", "needle_accuracy"] < 0
+    assert one["over_random_low"]["top", "control_logprob"] == pytest.approx(0, abs=0.05)
+    grid = view.table("ablation_grid")
+    assert set(grid["depth"]) == {0.2, 0.5, 0.8}
+    assert (
+        grid[grid["variant"].isna() & (grid["measure"] == "needle_accuracy")]["value"] == 1
+    ).all()
+
+    single = view.table("single")
+    lost = single[single["measure"] == "answer_logprob"].set_index(["block", "head"])["difference"]
+    assert lost.idxmin() == HEADS["copy"]
+
+    shown = view.table("attention_rows")
+    copy = shown[(shown["block"] == HEADS["copy"][0]) & (shown["head"] == HEADS["copy"][1])]
+    roles = view.table("attention_tokens").set_index("position")["role"]
+    seen = copy.loc[copy["weight"].astype(float).idxmax(), "position"]
+    assert roles[seen] == "needle"
+    pairs = view.table("composition")
+    keys = pairs[(pairs["kind"] == "K") & pairs["component"].isna()]
+    top = keys.loc[(keys["value"] - keys["floor"]).astype(float).idxmax()]
+    assert (top["block_from"], top["head_from"]) == HEADS["previous"]
+    found = verdict(RunData.of(view))
+    assert "1 of 12 heads scores as retrieval head" in found.headline
+    assert "hurts more than random heads" in found.headline
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--parts", "ablations"], "did you mean 'ablation'"),
+        (["--lengths", "long"], "'long' is no whole number"),
+        (["--lengths", "20"], "numbers from 64"),
+        (["--depths", "0.5,2"], "from 0 to 1"),
+        (["--ablation-modes", "none"], "at least one"),
+        (["--mode", "greedy"], "forced"),
+        (["--needles", "facts.xyz"], "facts.xyz"),
+        (["--data", "refrence"], "did you mean 'reference'"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_no_run(
+    planted: Path, home: Path, more: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(planted, *more) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert words in said[0]
+    assert not list_runs(home / "runs")
+
+
+def test_an_encoder_has_attention_from_the_question_only(
+    tiny_model: Path, home: Path, tmp_path: Path
+) -> None:
+    from zoo import texts
+
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(f"{text}." for text in dict.fromkeys(texts(400, seed=3, longest=12))))
+    needles = tmp_path / "needles.csv"
+    needles.write_text(
+        "sentence,answer,question\n"
+        "the cat likes the red stone.,red stone,one cat likes\n"
+        "the king likes the old tree.,old tree,one king likes\n"
+    )
+    more = ["--data", str(path), "--needles", str(needles), "--lengths", "64", "--trials", "4"]
+    assert run(tiny_model, *more) == 0
+    (view,) = list_runs(home / "runs")
+    applies = view.table("applies").set_index("part")
+    assert applies["applies"].to_dict() == {
+        "retrieval": True, "ablation": False, "single": False, "types": True, "shapes": True,
+        "composition": True, "low-rank": False,
+    }  # fmt: skip
+    measured = set(view.measurements["measure"])
+    assert "query_mass" in measured
+    assert not {"retrieval_score", "induction_score"} & measured
+    assert (view.path / "report.html").stat().st_size > 1000
+
+
+def test_a_stopped_run_repeats_no_trial(
+    planted: Path, home: Path, story: Path, facts: Path
+) -> None:
+    script = Path(__file__).parents[2] / "analyses" / "retrieval_heads.py"
+    words = ["--model", str(planted), "--data", str(story), "--needles", str(facts)]
+    words += ["--lengths", "70,90", "--trials", "120", "--no-early-stop", "--parts", "retrieval"]
+    process = subprocess.Popen(
+        [sys.executable, str(script), *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "ended before it could be stopped"
+        views = list_runs(home / "runs")
+        if views and "head_trials" in views[0].tables():
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    (view,) = list_runs(home / "runs")
+    assert view.status == "interrupted"
+    before = view.table("trials")
+    assert 1 <= len(before) < 120
+    assert invoke(app, ["run", "--resume", view.slug]) == 0
+    view = RunView(view.path)
+    assert view.status == "finished"
+    after = view.table("trials")
+    assert len(after) == 120
+    pd.testing.assert_frame_equal(after.iloc[: len(before)], before)
+    whole = len(list_runs(home / "runs"))
+    assert run(planted, *words[2:]) == 0
+    other = next(v for v in list_runs(home / "runs") if v.slug != view.slug)
+    assert len(list_runs(home / "runs")) == whole + 1
+    pd.testing.assert_frame_equal(other.table("head_trials"), view.table("head_trials"))
+
+
+@pytest.mark.slow
+@pytest.mark.models
+def test_retrieval_heads_of_a_real_model(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SmolLM2: few heads retrieve, they are the induction heads of its middle, and without ten of them the answer is
+    lost, while plain text is hardly touched."""
+    if cache := os.environ.get("FATHOMETER_TEST_CACHE"):
+        monkeypatch.setenv("FATHOMETER_CACHE", cache)
+    more = ["--dtype", "bfloat16", "--lengths", "250", "--trials", "8", "--ablation-trials", "6"]
+    more += ["--top", "10", "--random-sets", "3", "--ablation-modes", "zero"]
+    assert run("smollm2", *more, "--parts", "retrieval,ablation,types") == 0
+    (view,) = list_runs(home / "runs")
+    rows = view.measurements
+    scores = rows[rows["measure"] == "retrieval_score"].set_index(["block", "head"])["value"]
+    assert len(scores) == 270
+    assert (scores == 0).mean() > 0.6
+    induction = rows[(rows["measure"] == "induction_score") & rows["variant"].isna()]
+    induces = induction.set_index(["block", "head"])["value"].astype(float)
+    assert induces[scores.astype(float).nlargest(5).index].mean() > 5 * induces.mean()
+    table = view.table("ablation")
+    top = table[(table["target"] == "top") & (table["k"] == 10)].set_index("measure")
+    assert top["over_random_high"]["answer_logprob"] < 0
+    assert top["difference"]["control_logprob"] > 0.2 * top["difference"]["answer_logprob"]
