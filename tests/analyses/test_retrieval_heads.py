@@ -91,7 +91,9 @@ def test_the_planted_head_is_found_and_needed(
     rows = view.measurements
     scores = rows[rows["measure"] == "retrieval_score"].set_index(["block", "head"])["value"]
     assert scores[HEADS["copy"]] == pytest.approx(1.0)
-    assert scores.drop([HEADS["copy"]]).max() == 0
+    # The induction head looks at whatever followed "is", at the needle's answer among others, in near equal shares.
+    assert scores.drop([HEADS["copy"], HEADS["induction"]]).max() == 0
+    assert scores[HEADS["induction"]] < 0.9
     induction = rows[(rows["measure"] == "induction_score") & rows["variant"].isna()]
     best = induction.loc[induction["value"].astype(float).idxmax()]
     assert (best["block"], best["head"]) == HEADS["induction"]
@@ -110,7 +112,7 @@ def test_the_planted_head_is_found_and_needed(
 
     single = view.table("single")
     lost = single[single["measure"] == "answer_logprob"].set_index(["block", "head"])["difference"]
-    assert lost.idxmin() == HEADS["copy"]
+    assert set(lost.nsmallest(2).index) == {HEADS["copy"], HEADS["previous"]}  # which it reads from
 
     shown = view.table("attention_rows")
     copy = shown[(shown["block"] == HEADS["copy"][0]) & (shown["head"] == HEADS["copy"][1])]
