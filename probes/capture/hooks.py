@@ -240,4 +240,9 @@ def marked_edited(model: Model) -> Generator[None]:
 
 def is_edited(model: Model) -> bool:
     """Whether an edit (`edit_site`, `skip_blocks`, `temperature`) is in force: states are not the model's own."""
-    return _edits.get(model.structure.base, 0) > 0
+    return edits_in_force(model) > 0
+
+
+def edits_in_force(model: Model) -> int:
+    """How many edits are in force."""
+    return _edits.get(model.structure.base, 0)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from probes.errors import DataError, DoesNotApply, InputError
 from probes.models.model import Model
 from probes.models.selfcheck import collecting_layers
-from probes.models.trace import first_tensor, with_first_tensor
+from probes.models.trace import first_tensor, replacing_forward, with_first_tensor
 from probes.types import check_texts
 
 LOGITS_AT_ONCE = 2**25  # numbers: 128 MiB in float32
@@ -273,18 +273,9 @@ def _answering(model: Model, output: Any) -> Generator[None]:
     modules: list[Any] = [model.structure.base]
     for name in way:
         modules.append(getattr(modules[-1], name))
-    before = [vars(module).get("forward") for module in modules]
 
     def answer(*args: Any, **kwargs: Any) -> Any:
         return output
 
-    try:
-        for module in modules:
-            module.forward = answer
+    with replacing_forward(modules, answer):
         yield
-    finally:
-        for module, forward in zip(modules, before, strict=True):
-            if forward is not None:
-                module.forward = forward
-            elif "forward" in vars(module):
-                del module.forward

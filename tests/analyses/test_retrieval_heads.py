@@ -124,7 +124,7 @@ def test_the_planted_head_is_found_and_needed(
     top = keys.loc[(keys["value"] - keys["floor"]).astype(float).idxmax()]
     assert (top["block_from"], top["head_from"]) == HEADS["previous"]
     found = verdict(RunData.of(view))
-    assert "1 of 12 heads scores as retrieval head" in found.headline
+    assert "2 of 12 heads score as retrieval heads" in found.headline
     assert "hurts more than random heads" in found.headline
 
 
@@ -183,7 +183,7 @@ def test_a_stopped_run_repeats_no_trial(
 ) -> None:
     script = Path(__file__).parents[2] / "analyses" / "retrieval_heads.py"
     words = ["--model", str(planted), "--data", str(story), "--needles", str(facts)]
-    words += ["--lengths", "70,90", "--trials", "120", "--no-early-stop", "--parts", "retrieval"]
+    words += ["--lengths", "70,90", "--trials", "400", "--no-early-stop", "--parts", "retrieval"]
     process = subprocess.Popen(
         [sys.executable, str(script), *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
@@ -199,12 +199,12 @@ def test_a_stopped_run_repeats_no_trial(
     (view,) = list_runs(home / "runs")
     assert view.status == "interrupted"
     before = view.table("trials")
-    assert 1 <= len(before) < 120
+    assert 1 <= len(before) < 400
     assert invoke(app, ["run", "--resume", view.slug]) == 0
     view = RunView(view.path)
     assert view.status == "finished"
     after = view.table("trials")
-    assert len(after) == 120
+    assert len(after) == 400
     pd.testing.assert_frame_equal(after.iloc[: len(before)], before)
     whole = len(list_runs(home / "runs"))
     assert run(planted, *words[2:]) == 0

@@ -95,7 +95,11 @@ def causal_check(
         advance(1)
         for mode in options.modes:
             table.add_whole(mode, whole)
-            for k, control in sets.items():
+        for (
+            k,
+            control,
+        ) in sets.items():  # modes of one k together: a judge may keep what does not change
+            for mode in options.modes:
                 top = _ablated(model, judge, order[:k], mode, means)
                 advance(1)
                 random = without_random(model, judge, control, options.seed, mode=mode, means=means)
@@ -249,5 +253,7 @@ class _Table:
         self.rows.append({**row, "n": self.judge.n, "seed": self.options.seed})
 
     def frame(self) -> pd.DataFrame:
-        frame = pd.DataFrame(self.rows, dtype=object)
+        modes = self.options.modes
+        rows = sorted(self.rows, key=lambda row: (modes.index(row["mode"]), row["k"]))
+        frame = pd.DataFrame(rows, dtype=object)
         return typed(frame, integers=_INTEGERS, words=_WORDS)

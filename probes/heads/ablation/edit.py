@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.capture.hooks import TorchRunner, edit_site
+from probes.capture.hooks import TorchRunner, edit_site, edits_in_force
 from probes.capture.sites import Place
 from probes.errors import InputError, NonFiniteError, unknown_name
 from probes.heads.ablation.ranking import HeadId, all_heads, check_heads
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from probes.models import Model
 
@@ -51,12 +52,29 @@ def ablate_heads(
     """
     chosen = check_heads(model, heads)
     put = check_means(model, chosen, mode, means)
+    held = _ablated.setdefault(model.structure.base, [])
     with contextlib.ExitStack() as stack:
         for block, numbers in chosen.items():
             stack.enter_context(
                 edit_site(model, "z", block, _replacing(numbers, put.get(block), positions))
             )
-        yield
+        held.extend(chosen)
+        try:
+            yield
+        finally:
+            for block in chosen:
+                held.remove(block)
+
+
+_ablated: weakref.WeakKeyDictionary[nn.Module, list[int]] = (
+    weakref.WeakKeyDictionary()
+)  # blocks, now
+
+
+def ablated_from(model: Model) -> int | None:
+    """The first block with ablated heads; None where there are none, or where other edits are in force beside them."""
+    held = _ablated.get(model.structure.base, [])
+    return min(held) if held and len(held) == edits_in_force(model) else None
 
 
 def check_means(

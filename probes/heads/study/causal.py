@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.capture.replay import Replay, keeping, starting_at
 from probes.errors import DoesNotApply, InputError
 from probes.heads.ablation import (
     CheckOptions,
@@ -22,14 +24,16 @@ from probes.heads.ablation import (
     single_head_effects,
 )
 from probes.heads.ablation.check import without_random
+from probes.heads.ablation.edit import ablated_from
 from probes.heads.ablation.measures import ABLATION_AGREEMENT
 from probes.heads.ablation.paired import mean_bounds
-from probes.heads.retrieval import PlannedTrial, Trial, answer_trial
+from probes.heads.retrieval import PlannedTrial, Reply, Trial, answer_trial
 from probes.heads.study.control import ControlTask
 from probes.heads.weights import low_rank_curve
 
 if TYPE_CHECKING:
     from probes.heads.study.study import HeadId, Study
+    from probes.models import Model
 
 SINGLE_TRIALS = 8
 GRID_HEADS = 10
@@ -49,8 +53,10 @@ class Questions:
     def judge(self) -> Judge:
         """Accuracy and log-probability of answers, and log-probability of plain text."""
 
+        kept: dict[int, Replay] = {}
+
         def read(model: Any, items: NDArray[np.int64]) -> dict[str, Any]:
-            replies = [answer_trial(model, self.trials[item]) for item in items]
+            replies = [_reply(model, self.trials[item], int(item), kept) for item in items]
             return {
                 "needle_accuracy": [float(reply.answered) for reply in replies],
                 "answer_logprob": [reply.logprob for reply in replies],
@@ -62,6 +68,23 @@ class Questions:
     def groups(self) -> NDArray[Any]:
         """(n,): trials about one needle count as one draw."""
         return np.asarray([each.needle.name for each in self.planned])
+
+
+def _reply(model: Model, trial: Trial, item: int, kept: dict[int, Replay]) -> Reply:
+    """What the model says, heads ablated or not; blocks before the first ablated one run once for all ablations."""
+    first = ablated_from(model)
+    if first is None or first < 1:
+        return answer_trial(model, trial)
+    held = kept.get(item)
+    with contextlib.ExitStack() as stack:
+        if held is not None and held.layer <= first:
+            stack.enter_context(starting_at(model, held))
+        if held is None or held.layer != first:
+            found = stack.enter_context(keeping(model, first))
+            reply = answer_trial(model, trial)
+            kept[item] = found[0]
+            return reply
+        return answer_trial(model, trial)
 
 
 def questions(study: Study, n: int, lengths: Sequence[int] | None = None) -> Questions:
