@@ -75,7 +75,7 @@ def headline(data: RunData) -> str:
 def fewest(
     data: RunData, task: str, rankings: tuple[str, ...] = ("activation", "attribution", "dla")
 ) -> Row | None:
-    """The smallest number of heads whose faithfulness is shown (lower end) to be 80 % or more, and stays so."""
+    """The smallest number of heads whose faithfulness is shown (lower end) to be 80 % or more, and is so with more."""
     frame = held(data, "faithfulness") if is_circuits(data) else None
     if frame is None:
         return None
@@ -85,6 +85,10 @@ def fewest(
     for ranking in rankings:
         curve = records(only(rows, ranking=ranking).sort_values("heads_kept"))
         kept = [row for row in curve if row["heads_kept"] < total]
+        below = [at for at, row in enumerate(kept) if row["value"] < KEPT]
+        kept = (
+            kept[below[-1] + 1 :] if below else kept
+        )  # a curve may rise above the whole and fall again
         reach = next((row for row in kept if is_number(row["low"]) and row["low"] >= KEPT), None)
         if reach is not None:
             found.append({**reach, "all": total})
@@ -151,7 +155,7 @@ def _few(data: RunData) -> str:
         if few is None:
             if held(data, "faithfulness") is not None:
                 told.append(
-                    f"{task_words(task)} is not kept by any number of heads tried short of all"
+                    f"{task_words(task)} is not kept by any number of heads tried short of all{_passing(data, task)}"
                 )
             continue
         beside = (
@@ -164,6 +168,21 @@ def _few(data: RunData) -> str:
         )
     kept = f"Kept at {percent(KEPT, 0)} or more (lower end of the interval): "
     return f"{kept}{'; '.join(told)}." if told else ""
+
+
+def _passing(data: RunData, task: str) -> str:
+    """What is said of a curve that rises above the whole with few heads and falls again: some work against it."""
+    frame: Any = held(data, "faithfulness")
+    rows = only(only(frame, task=task), ranking="activation")
+    sure = [row for row in records(rows) if is_number(row["low"]) and row["low"] >= 1]
+    if not sure:
+        return ""
+    best = max(sure, key=lambda row: row["value"])
+    size = (
+        f"{percent(best['value'], 0)} {interval(100 * best['low'], 100 * best['high'], 0)}".strip()
+    )
+    heads = f"{count(best['heads_kept'])} {'head' if best['heads_kept'] == 1 else 'heads'}"
+    return f" (with the best {heads} it is even {size} of the whole and falls with more: some work against the answer)"
 
 
 def _trusted(data: RunData) -> str:

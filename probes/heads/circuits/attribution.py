@@ -16,6 +16,7 @@ from probes.heads.circuits.draws import Draws
 from probes.heads.circuits.norms import freeze
 from probes.heads.circuits.passes import Batch, last_logits, numbers, places_of, read, split
 from probes.models.completions import require_language_model
+from probes.models.trace import in_float32
 
 if TYPE_CHECKING:
     from probes.heads.circuits.tasks import Task
@@ -67,10 +68,11 @@ def attribute(model: Model, task: Task) -> Contributions:
     found: dict[int, Array] = {}
     error = 0.0
     components: tuple[Component, ...] = ()
-    for rows, batch in split(model, task):
-        components, values, own = _attributed(model, batch, places)
-        error = max(error, own)
-        found.update(zip(rows, values, strict=True))
+    with in_float32(model.hf_model):  # sums of parts are told from the whole by subtracting
+        for rows, batch in split(model, task):
+            components, values, own = _attributed(model, batch, places)
+            error = max(error, own)
+            found.update(zip(rows, values, strict=True))
     return Contributions(components, np.stack([found[i] for i in range(len(task))]), error)
 
 
@@ -94,8 +96,7 @@ def _attributed(
     values = torch.stack([value for _, value in parts], dim=1)  # (n, components)
     size = values.abs().amax(dim=1)
     error = float(((values.sum(1) - total).abs() / size).max())
-    limit = EXACT if model.dtype in (torch.float32, torch.float64) else 20 * EXACT
-    if not error <= limit:
+    if not error <= EXACT:
         raise DoesNotApply(
             f"contributions to the logit difference of {model.name} do not add up to it (off by {error:.2g} of the "
             "largest): the residual sums are scaled or normed, as in post-norm models"
@@ -152,7 +153,7 @@ def _logit_scale(model: Model, batch: Batch, weight: Tensor, bias: Any) -> float
         raise DoesNotApply(f"the head of {model.name} is no single matrix")
     scale = float((plain * given).sum() / plain.pow(2).sum())
     off = float((plain * scale - given).norm() / given.norm())
-    if off > (EXACT if model.dtype == torch.float32 else 20 * EXACT):
+    if off > EXACT:
         raise DoesNotApply(
             f"logits of {model.name} are not linear in the final state (soft capping): contributions do not add up"
         )
