@@ -20,6 +20,7 @@ COMMANDS = (
     ("bench_sweep.py", *(["--rounds", "1", "--skip-exact"] if QUICK else [])),
     ("bench_grid.py", *(["--quick"] if QUICK else [])),
     ("bench_layer_metrics.py", *(["--quick"] if QUICK else [])),
+    ("bench_heads.py", *(["--quick"] if QUICK else [])),
     ("bench_dashboard.py", *(["--quick"] if QUICK else [])),
 )
 
