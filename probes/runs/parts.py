@@ -18,19 +18,23 @@ Outcome = dict[str, Any]  # part, applies, reason: a row of the table `applies`
 
 @dataclass(frozen=True)
 class Previous:
-    """What a broken-off run left: parts that were done need not be done again."""
+    """What a broken-off run left: parts that were done need not be done again, nor what another part had written."""
 
     measurements: pd.DataFrame
     tables: dict[str, pd.DataFrame]
 
     @classmethod
     def of(cls, run: Run) -> Previous | None:
-        """What an earlier start of this run finished; None for a new one."""
+        """What an earlier start of this run wrote down, unfinished parts included; None where there is no table.
+
+        `applies` is always among the tables, and empty where no part was finished.
+        """
         view = RunView(run.path)
-        names = view.tables()
-        if "applies" not in names:
+        tables = {name: view.table(name) for name in view.tables()}
+        if not tables:
             return None
-        return cls(view.measurements, {name: view.table(name) for name in names})
+        tables.setdefault("applies", pd.DataFrame(columns=["part", "applies", "reason"]))
+        return cls(view.measurements, tables)
 
     @property
     def done(self) -> dict[str, Outcome]:

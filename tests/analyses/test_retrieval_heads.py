@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,11 @@ from probes.analysis import load_analysis
 from probes.cli.main import app
 from probes.cli.run import command_for, run_app
 from probes.cli.shell import invoke
+from probes.heads.retrieval import measure_trial
+from probes.heads.study import HeadPlan, NeedlePlan, TrialPlan, retrieving, study_heads
 from probes.report import RunData
 from probes.report.verdict import verdict
-from probes.runs import RunView, list_runs
+from probes.runs import Findings, Previous, Run, RunView, list_runs
 
 QUICK = ["--lengths", "70,90", "--trials", "24", "--ablation-trials", "12", "--random-sets", "3"]
 QUICK += ["--single-heads", "12", "--top", "1,2", "--depths", "0.2,0.5,0.8"]
@@ -183,7 +186,7 @@ def test_a_stopped_run_repeats_no_trial(
 ) -> None:
     script = Path(__file__).parents[2] / "analyses" / "retrieval_heads.py"
     words = ["--model", str(planted), "--data", str(story), "--needles", str(facts)]
-    words += ["--lengths", "70,90", "--trials", "400", "--no-early-stop", "--parts", "retrieval"]
+    words += ["--lengths", "70,90", "--trials", "200", "--no-early-stop", "--parts", "retrieval"]
     process = subprocess.Popen(
         [sys.executable, str(script), *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
@@ -199,18 +202,66 @@ def test_a_stopped_run_repeats_no_trial(
     (view,) = list_runs(home / "runs")
     assert view.status == "interrupted"
     before = view.table("trials")
-    assert 1 <= len(before) < 400
+    assert 1 <= len(before) < 200
     assert invoke(app, ["run", "--resume", view.slug]) == 0
     view = RunView(view.path)
     assert view.status == "finished"
     after = view.table("trials")
-    assert len(after) == 400
+    assert len(after) == 200
     pd.testing.assert_frame_equal(after.iloc[: len(before)], before)
-    whole = len(list_runs(home / "runs"))
-    assert run(planted, *words[2:]) == 0
-    other = next(v for v in list_runs(home / "runs") if v.slug != view.slug)
-    assert len(list_runs(home / "runs")) == whole + 1
-    pd.testing.assert_frame_equal(other.table("head_trials"), view.table("head_trials"))
+
+
+def test_trials_before_a_stop_are_not_measured_again(
+    home: Path, story: Path, facts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the part `retrieval`, before any part was finished, and at every place that writes."""
+    model, _ = planted_model()
+    lines = story.read_text().splitlines()
+    trials = TrialPlan(12, (70, 90), (0.2, 0.8), early_stop=False, needles=NeedlePlan(str(facts)))
+    plan = HeadPlan(frozenset({"retrieval"}), trials)
+    measured: list[str] = []
+
+    def counted(model: Any, trial: Any, *more: Any) -> Any:
+        if len(measured) == 7:
+            raise KeyboardInterrupt
+        measured.append(trial.needle.name)
+        return measure_trial(model, trial, *more)
+
+    monkeypatch.setattr(retrieving, "measure_trial", counted)
+    monkeypatch.setattr(retrieving, "AT_LEAST", 0.0)
+    monkeypatch.setattr(retrieving, "RARELY", 0)  # writes after each trial
+    run = Run.create(home, "retrieval-heads", {})
+    assert Previous.of(run) is None
+    with pytest.raises(KeyboardInterrupt):
+        study_heads(model, lines, plan, run)
+    assert "applies" not in RunView(run.path).tables()
+    previous = Previous.of(run)
+    assert previous is not None
+    assert previous.done == {}
+    before = len(previous.tables["trials"])
+    assert before == 7
+    measured.clear()
+    monkeypatch.setattr(
+        retrieving, "measure_trial", lambda *given: measured.append("") or measure_trial(*given)
+    )
+    again, whole = Findings(), Findings()
+    study_heads(model, lines, plan, again, previous=previous)
+    assert len(measured) == 12 - before
+    study_heads(model, lines, plan, whole)
+    assert len(measured) == 24 - before
+    for name in whole.tables:
+        pd.testing.assert_frame_equal(again.tables[name], whole.tables[name])
+
+
+def test_a_run_stopped_before_any_part_was_finished_goes_on_in_other_studies(home: Path) -> None:
+    """`applies` is there and empty, which is what the other studies ask of it."""
+    run = Run.create(home, "circuits", {})
+    run.write_table("tasks", pd.DataFrame({"task": ["ioi"]}))
+    previous = Previous.of(run)
+    assert previous is not None
+    assert previous.done == {}
+    assert previous.tables["applies"].to_dict("records") == []
+    assert previous.rows_of(["cpr"]).empty
 
 
 @pytest.mark.slow

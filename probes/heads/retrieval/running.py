@@ -243,13 +243,20 @@ class RunningScores:
         return pd.DataFrame(columns)
 
     @classmethod
-    def from_frames(cls, trials: pd.DataFrame, heads: pd.DataFrame) -> RunningScores:
-        """What `frames` gave, taken up again. Trials without head rows are left out: they are to be run again."""
+    def from_frames(
+        cls, trials: pd.DataFrame, heads: pd.DataFrame, shape: tuple[int, int] | None = None
+    ) -> RunningScores:
+        """What `frames` gave, taken up again. Trials without head rows are left out: they are to be run again.
+
+        `shape` is (blocks, most heads of a block) of the model. Without it the rows tell, which leaves out last blocks
+        that have no heads: enough for looking at scores, not for adding trials of such a model.
+        """
         found = cls()
         if heads.empty:
             return found
-        numbers = heads[["block", "head"]].to_numpy(np.int64).max(axis=0)
-        shape = (int(numbers[0]) + 1, int(numbers[1]) + 1)
+        if shape is None:
+            numbers = heads[["block", "head"]].to_numpy(np.int64).max(axis=0)
+            shape = (int(numbers[0]) + 1, int(numbers[1]) + 1)
         groups = dict(list(heads.groupby("trial")))
         for row in trials.to_dict("records"):
             number = int(row.pop("trial"))

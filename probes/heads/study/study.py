@@ -21,6 +21,7 @@ from probes.heads.retrieval import (
     load_needles,
     plan_trials,
 )
+from probes.heads.retrieval.passes import most_heads
 from probes.heads.study.names import PARTS
 from probes.heads.study.plan import HeadPlan
 from probes.runs import Keep, Previous, Progress, do_parts
@@ -169,7 +170,9 @@ def study_heads(
             keep.add(rows)
         if "trials" in previous.tables and "head_trials" in previous.tables:
             study.scores = RunningScores.from_frames(
-                previous.tables["trials"], previous.tables["head_trials"]
+                previous.tables["trials"],
+                previous.tables["head_trials"],
+                (model.n_layers, most_heads(model)),
             )
     do_parts(
         [name for name in PARTS if name in plan.parts],

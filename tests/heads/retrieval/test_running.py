@@ -191,3 +191,14 @@ def test_encoders_get_query_mass_and_nothing_else() -> None:
 def test_models_without_heads_or_words_do_not_apply(name: str) -> None:
     with pytest.raises(DoesNotApply):
         retrieval_scores(build(name), 2)
+
+
+def test_going_on_with_a_model_whose_last_block_has_no_heads() -> None:
+    running = filled(4)
+    for i in range(4):
+        for field in ("score", "mass"):
+            running._values[i][field][5] = np.nan  # block 5 has no heads
+    again = RunningScores.from_frames(*running.frames(), (6, 5))
+    more = filled(5)
+    again.add_arrays(4, more._trials[4], more._values[4])
+    assert again.means().shape == (6, 5)
