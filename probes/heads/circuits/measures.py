@@ -89,11 +89,11 @@ ANSWER_SUPPRESSION = register_measure(
         "answer_suppression",
         "Suppression by the last layers",
         "nats",
-        0.0,
+        None,
         None,
         "none",
-        "Mean log-probability of the answer at the layer where it is highest, less that at the output; 0 where it "
-        "never falls again.",
+        "Mean log-probability of the answer at the best earlier layer, chosen on other pairs than those that it is "
+        "measured on, less that at the output; below 0 where the output is best.",
         "Lv et al. 2024 (arXiv 2403.19521)",
     )
 )

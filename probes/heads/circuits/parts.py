@@ -172,7 +172,7 @@ def lens(study: Study, task: Task) -> None:
     draws = study.draws(task)
     found = read_lens(study.model, task)
     study.extend("lens", ({"task": task.name, **row} for row in found.rows(draws)))
-    row = found.suppression(draws)
+    row = found.suppression(study.plan.seed)
     study.add([{"measure": "answer_suppression", "dataset": task.name, **row}])
 
 

@@ -62,11 +62,37 @@ def test_the_planted_answer_appears_with_the_induction_head(planted: Any) -> Non
             assert row["rank"] == 1
 
 
+def suppression(logprob: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    zeros = np.zeros_like(logprob)
+    return Lens(logprob, zeros + 1, zeros, zeros).suppression(seed)
+
+
 def test_suppression_is_what_is_lost_after_the_best_layer() -> None:
     logprob = np.tile([-5.0, -1.0, -3.0], (6, 1))
-    zeros = np.zeros_like(logprob)
-    draws = Draws.make(6, 100, 0)
-    found = Lens(logprob, zeros + 1, zeros, zeros).suppression(draws)
-    assert (found["value"], found["low"], found["high"]) == (2, 2, 2)
-    rising = Lens(np.sort(logprob), zeros + 1, zeros, zeros).suppression(draws)
-    assert rising["value"] == 0
+    found = suppression(logprob)
+    assert (found["value"], found["low"], found["high"], found["n"]) == (2, 2, 2, 6)
+    assert suppression(np.sort(logprob))["value"] == -2  # the last layer is the best
+
+
+@pytest.mark.parametrize("pairs", [8, 30])
+@pytest.mark.parametrize("walk", [False, True])
+def test_a_layer_that_is_highest_by_chance_shows_no_suppression(pairs: int, walk: bool) -> None:
+    """31 layers of equal expectation: the best one of them lies above the last, yet nothing is shown."""
+    rng = np.random.default_rng(0)
+    shown, naive = 0, 0
+    for seed in range(400):
+        noise = rng.normal(size=(pairs, 31)) + rng.normal(size=(pairs, 1))
+        logprob = noise.cumsum(axis=1) if walk else noise
+        found = suppression(logprob, seed)
+        shown += found["low"] > 0
+        naive += logprob.mean(0).max() > logprob.mean(0)[-1]
+    assert shown / 400 <= 0.07
+    assert naive / 400 > 0.7
+
+
+def test_planted_suppression_is_found() -> None:
+    rng = np.random.default_rng(0)
+    rise = np.concatenate([np.linspace(-9, -1, 29), [-1.2, -2.0]])  # 1 nat below layer 28
+    found = [suppression(rise + rng.normal(size=(50, 31)), seed) for seed in range(50)]
+    assert sum(row["low"] > 0 for row in found) >= 45
+    assert np.mean([row["value"] for row in found]) == pytest.approx(1.0, abs=0.15)
