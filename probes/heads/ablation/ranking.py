@@ -44,10 +44,10 @@ def all_heads(model: Model) -> list[HeadId]:
 
 
 def ranked(ranking: Ranking) -> list[HeadId]:
-    """Heads, best first: by falling score, equal ones in the order of the model; a sequence is taken as it stands.
+    """Heads, best first: by falling score, equal ones in the order given; a sequence is taken as it stands.
 
     >>> ranked({(1, 0): 0.2, (0, 3): 0.9, (0, 1): 0.2})
-    [(0, 3), (0, 1), (1, 0)]
+    [(0, 3), (1, 0), (0, 1)]
     """
     if not isinstance(ranking, Mapping):
         heads = list(ranking)
@@ -57,7 +57,7 @@ def ranked(ranking: Ranking) -> list[HeadId]:
     for head, score in ranking.items():
         if not math.isfinite(score):
             raise InputError(f"head {head_name(head)} has score {score}: a finite number is needed")
-    return sorted(ranking, key=lambda head: (-ranking[head], head))
+    return sorted(ranking, key=lambda head: -ranking[head])  # stable
 
 
 def check_heads(model: Model, heads: Iterable[HeadId]) -> dict[int, list[int]]:

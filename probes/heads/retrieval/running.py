@@ -10,31 +10,25 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probes.errors import DataError, DoesNotApply
+from probes.heads.retrieval import summary
 from probes.heads.retrieval.measures import (
-    ANSWERED_SHARE,
     COPY_CONTRIBUTION,
     QUERY_MASS,
     RETRIEVAL_SCORE,
-    RETRIEVAL_SHARE,
-    RETRIEVAL_ZERO_SHARE,
-    SPLIT_HALF_OVERLAP,
-    SPLIT_HALF_SPEARMAN,
 )
 from probes.heads.retrieval.scores import TrialResult
+from probes.heads.retrieval.summary import TOP
 from probes.heads.retrieval.trials import Trial, describe
 from probes.layers.tokens import mean_row, owner_of
 from probes.registry import Measure
-from probes.stats import spearman, wilson_interval
 
 HeadId = tuple[int, int]
 Scores = NDArray[np.float64]
 
-TOP = 20
 WINDOW = 5  # answered trials between two top-20 sets that are compared
 STABLE = 0.95
 STABLE_TIMES = 3
 FEWEST = 20  # answered trials before an early stop
-RETRIEVES = 0.1
 
 TRIAL_COLUMNS = (
     "trial", "needle", "tokens", "depth", "distractors", "mode", "answered", "logprob", "expected", "emitted",
@@ -68,6 +62,15 @@ class RunningScores:
 
     def __len__(self) -> int:
         return len(self._trials)
+
+    @property
+    def trials(self) -> list[int]:
+        """Numbers of all trials, in order."""
+        return sorted(self._trials)
+
+    def about(self, trial: int) -> Mapping[str, Any]:
+        """The columns of a trial: needle, tokens, depth, answered and so on."""
+        return self._trials[trial]
 
     @property
     def answered(self) -> list[int]:
@@ -119,13 +122,22 @@ class RunningScores:
             )
         return values.mean(axis=0)
 
-    def ranking(self, trials: list[int] | None = None) -> list[HeadId]:
-        """Heads with a mean score above 0, best first; equal ones by mass, then by block and head."""
+    def order(self, trials: list[int] | None = None) -> dict[HeadId, float]:
+        """Every head with its mean score, best first; equal ones by mass, then by block and head."""
         score = self.means("score", trials)
         mass, measured = self.stacked("mass", trials)
-        second = mass.mean(axis=0) if measured else np.zeros_like(score)
-        heads = [(int(b), int(h)) for b, h in np.argwhere(score > 0)]
-        return sorted(heads, key=lambda at: (-score[at], -second[at], at))
+        known = ~np.isnan(score)
+        second = mass.mean(axis=0)[known] if measured else np.zeros(int(known.sum()))
+        places = np.argwhere(known)
+        values = score[known]
+        return {
+            (int(places[i][0]), int(places[i][1])): float(values[i])
+            for i in summary.leading(values, second)
+        }
+
+    def ranking(self, trials: list[int] | None = None) -> list[HeadId]:
+        """Heads with a mean score above 0, in that order."""
+        return [head for head, score in self.order(trials).items() if score > 0]
 
     def top(self, k: int = TOP, trials: list[int] | None = None) -> list[HeadId]:
         """At most k heads, best first; a head that never copied is never among them."""
@@ -180,47 +192,15 @@ class RunningScores:
                 found.append({"measure": measure.name, **place, **mean, **columns})
         return found
 
-    def summary_rows(self, **columns: Any) -> list[dict[str, Any]]:
-        """Run-level tidy rows: shares of heads, stability of two halves, share of trials answered."""
-        total = sum(row.get("answered") is not None for row in self._trials.values())
-        if total == 0:
-            return []
-        done = len(self.answered)
-        low, high = wilson_interval(done, total)
-        rows = [
-            {
-                "measure": ANSWERED_SHARE.name,
-                "value": done / total,
-                "low": low,
-                "high": high,
-                "n": total,
-            }
-        ]
-        if done:
-            score = self.means("score")
-            known = score[~np.isnan(score)]
-            for measure, share in (
-                (RETRIEVAL_SHARE, (known >= RETRIEVES).mean()),
-                (RETRIEVAL_ZERO_SHARE, (known == 0).mean()),
-            ):
-                rows.append({"measure": measure.name, "value": float(share), "n": len(known)})
-            for measure, value in zip(
-                (SPLIT_HALF_OVERLAP, SPLIT_HALF_SPEARMAN), self.halves(), strict=True
-            ):
-                if value is not None:
-                    rows.append({"measure": measure.name, "value": value, "n": done})
-        return [{**row, **columns} for row in rows]
+    def summary_rows(self, *, seed: int = 0) -> list[dict[str, Any]]:
+        """Run-level tidy rows: shares of heads, stability of two halves, share of trials answered, with intervals."""
+        return summary.summary_rows(self, seed=seed)
 
     def halves(self) -> tuple[float | None, float | None]:
         """Top-20 overlap and Spearman correlation between every other answered trial and the rest; None undefined."""
-        odd, even = self.answered[1::2], self.answered[::2]
-        if not odd:
+        if not self.answered:
             return None, None
-        scores = [self.means("score", half) for half in (odd, even)]
-        known = ~np.isnan(scores[0])
-        constant = any(np.ptp(score[known]) == 0 for score in scores)
-        rank = None if constant else float(spearman(scores[0][known], scores[1][known]))
-        return shared(self.top(trials=odd), self.top(trials=even)), rank
+        return summary.answered_scores(self).halves(np.ones(len(self.answered)))
 
     def frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """All trials (`TRIAL_COLUMNS`), and all heads of all trials (`HEAD_COLUMNS`), null where not measured."""

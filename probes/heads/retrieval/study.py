@@ -12,6 +12,7 @@ from probes.heads.retrieval.needles import Needle
 from probes.heads.retrieval.plan import DEPTHS, LENGTHS, plan_trials
 from probes.heads.retrieval.running import RunningScores
 from probes.heads.retrieval.scores import MODES, Mode, check_retrieval, measure_trial
+from probes.heads.retrieval.summary import needle_notes
 from probes.heads.retrieval.trials import haystack_ids
 from probes.tables import tidy
 
@@ -75,6 +76,7 @@ def retrieval_scores(
             break
     if model.is_causal and not running.answered:
         notes["no retrieval_score: no trial was answered verbatim"] = None
+    notes.update(dict.fromkeys(needle_notes(running)))
     frame = tidy([*running.rows(seed=seed), *running.summary_rows(seed=seed)])
     table, heads = running.frames()
     frame.attrs.update(

@@ -13,6 +13,7 @@ from probes.heads.retrieval import (
     check_retrieval,
     measure_trial,
 )
+from probes.heads.retrieval.summary import needle_notes
 
 if TYPE_CHECKING:
     from probes.heads.study.study import Study
@@ -50,7 +51,7 @@ def retrieval(study: Study) -> None:
             "the built-in facts were worded so that smollm2 answers most of them: the share of trials answered says "
             "little about how well a model retrieves"
         ] = None
-    study.tell(notes)
+    study.tell([*notes, *needle_notes(study.scores)])
     if not study.model.is_causal:
         return
     if not study.scores.answered:

@@ -95,22 +95,16 @@ class Study:
 
     @property
     def ranking(self) -> dict[HeadId, float]:
-        """Every head's score; `DoesNotApply` where none was measured."""
+        """Every head's score, best first, equal ones by attention from the question, then in the model's order.
+
+        Every part takes the heads in this order. Raises `DoesNotApply` where none was measured.
+        """
         check_retrieval(self.model)
         if not self.scores.answered:
             raise DoesNotApply(
                 "no trial was answered verbatim, so that heads have no ranking: see the part retrieval"
             )
-        score = self.scores.means()
-        leading = self.scores.ranking()
-        every = {
-            (block, head): float(score[block, head])
-            for block in range(score.shape[0])
-            for head in range(score.shape[1])
-            if score[block, head] == score[block, head]  # not NaN: the block has this head
-        }
-        # Equal scores: the ranking's own order (by attention from the question), then that of the model.
-        return {head: every[head] for head in [*leading, *(set(every) - set(leading))]}
+        return self.scores.order()
 
     def add(self, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> None:
         """Tidy rows, from dictionaries or from a table that is tidy already."""

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from zoo import build
 
 from probes.errors import DataError, DoesNotApply
+from probes.heads.ablation import ranked
 from probes.heads.retrieval import Needle, RunningScores, retrieval_scores
+from probes.heads.retrieval.summary import needle_notes
 from probes.tables import tidy
 
 TEXTS = [
@@ -202,3 +204,60 @@ def test_going_on_with_a_model_whose_last_block_has_no_heads() -> None:
     more = filled(5)
     again.add_arrays(4, more._trials[4], more._values[4])
     assert again.means().shape == (6, 5)
+
+
+def test_run_level_numbers_have_intervals_over_needles() -> None:
+    running = filled(42, [i % 5 > 0 for i in range(42)], shape=(20, 10))
+    rows = {row["measure"]: row for row in running.summary_rows(seed=2)}
+    assert set(rows) == {
+        "answered_share", "retrieval_share", "retrieval_zero_share", "split_half_overlap", "split_half_spearman",
+    }  # fmt: skip
+    for row in rows.values():
+        assert row["low"] < row["value"] < row["high"] or row["value"] in (row["low"], row["high"])
+        assert row["low"] < row["high"]
+        assert row["seed"] == 2
+    assert rows == {row["measure"]: row for row in running.summary_rows(seed=2)}
+    assert rows != {row["measure"]: row for row in running.summary_rows(seed=3)}
+
+
+def test_trials_of_one_needle_are_one_draw() -> None:
+    """Each trial said five times over tells nothing new: intervals stay as they are."""
+    once, often = RunningScores(), RunningScores()
+    source = filled(7, shape=(20, 10))
+    for i in range(7):
+        values = dict(source._values[i])
+        row = {**source._trials[i], "answered": i != 3}
+        once.add_arrays(i, row, values)
+        for j in range(5):
+            often.add_arrays(5 * i + j, row, values)
+    for name in ("retrieval_share", "retrieval_zero_share"):
+        one, many = (
+            next(row for row in each.summary_rows() if row["measure"] == name)
+            for each in (once, often)
+        )
+        assert (one["low"], one["high"]) == (many["low"], many["high"])
+    one, many = (each.summary_rows()[0] for each in (once, often))
+    assert one["value"] == many["value"] == pytest.approx(6 / 7)
+    assert many["high"] - many["low"] > 0.3  # seven needles, not 35
+
+
+def test_too_few_needles_have_no_interval_and_a_note_says_so() -> None:
+    running = filled(12)
+    for i, row in running._trials.items():
+        row["needle"] = f"n{i % 2}"
+    assert all(row["low"] is None and row["high"] is None for row in running.summary_rows())
+    assert "2 needle(s)" in needle_notes(running)[0]
+    assert needle_notes(filled(12)) == []
+    few = filled(9, [i % 7 < 2 for i in range(9)])
+    assert "2 needle(s) answered" in needle_notes(few)[0]
+    assert few.summary_rows()[0]["low"] is not None
+    assert few.summary_rows()[1]["low"] is None
+
+
+def test_equal_scores_are_ordered_by_mass_then_by_place() -> None:
+    running = RunningScores()
+    score = np.array([[0.0, 0.5, 0.0], [0.5, 0.0, np.nan]])
+    mass = np.array([[0.2, 0.1, 0.2], [0.3, 0.9, np.nan]])
+    running.add_arrays(0, {"needle": "a", "answered": True}, {"score": score, "mass": mass})
+    assert list(running.order()) == [(1, 0), (0, 1), (1, 1), (0, 0), (0, 2)]
+    assert ranked(running.order()) == list(running.order())
