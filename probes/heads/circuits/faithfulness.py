@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating[Any]]
 HeadId = tuple[int, int]  # block, head
+Orders = list[list[HeadId]]  # of the heads, for each pair
 Report = Callable[[int, int], None]
 SHARES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-RANDOM_ORDERS = 3
+FEWEST_ORDERS = 10  # random ones; every pair has its own
+RANDOM = "random"
+ABSOLUTE = ":absolute"  # rankings by size, whatever the sign
 
 
 def head_ids(model: Model) -> list[HeadId]:
@@ -94,17 +97,18 @@ def _form(row: Row) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def _keeping(
-    model: Model, ids: Tensor, kept: frozenset[HeadId], means: Sequence[Tensor]
+    model: Model, ids: Tensor, kept: Sequence[frozenset[HeadId]], means: Sequence[Tensor]
 ) -> Generator[None]:
-    """While the context lasts, heads that are not `kept` give `means` (n, T, head, d_head per block)."""
+    """While the context lasts, heads that are not `kept` in a prompt give `means` (n, T, head, d_head per block)."""
 
     def edit(block: int) -> Callable[[Tensor], Tensor]:
         heads = torch.tensor(
-            [(block, h) in kept for h in range(means[block].shape[2])], device=means[block].device
+            [[(block, h) in own for h in range(means[block].shape[2])] for own in kept],
+            device=means[block].device,
         )
 
         def act(z: Tensor) -> Tensor:
-            return torch.where(heads[:, None], z, means[block].to(z.dtype))
+            return torch.where(heads[:, None, :, None], z, means[block].to(z.dtype))
 
         return act
 
@@ -139,10 +143,20 @@ class Curve:
         ]  # fmt: skip
 
     def areas(self, draws: Draws) -> dict[str, dict[str, Any]]:
-        """`cpr`: area under the curve over the share of heads; `cmd`: area between it and 1 (trapezoids)."""
+        """`cpr`: area under the curve over the share of heads; `cmd`: area between it and 1 (trapezoids).
+
+        As in MIB, `cpr` is that of a ranking by signed score (what helps comes first), `cmd` that of one by size (what
+        matters comes first, whatever its sign). Random orders have both.
+        """
         share = np.asarray(self.kept) / self.kept[-1]
+        heights: dict[str, Callable[[Array], Array]] = {
+            "cpr": lambda f: f,
+            "cmd": lambda f: np.abs(1 - f),
+        }
+        if self.ranking != RANDOM:
+            del heights["cpr" if self.ranking.endswith(ABSOLUTE) else "cmd"]
         found: dict[str, dict[str, Any]] = {}
-        for name, height in (("cpr", lambda f: f), ("cmd", lambda f: np.abs(1 - f))):
+        for name, height in heights.items():
             drawn = np.trapezoid(height(self.faithfulness(draws.weights)), share, axis=1)
             own = np.trapezoid(height(self.faithfulness(_even(draws.n))), share, axis=1)[0]
             found[name] = draws.of(float(own), drawn)
@@ -162,45 +176,50 @@ def faithfulness_curves(
     seed: int = 0,
     report: Report = lambda done, total: None,
 ) -> list[Curve]:
-    """For each ranking (by size of score) the logit difference on clean prompts with its first heads kept.
+    """The logit difference on clean prompts with the first heads of a ranking kept, for several rankings.
 
-    Heads that are not kept give their mean over the corrupted prompts of the same form (of `means_from`, `task` by
-    default), token by token; MLPs stay. The ranking "random" is the mean of three drawn orders, as a control. Rank the
-    heads on other pairs than these, or the curve flatters its ranking.
+    Every one of `scores` gives two: by signed score, the heads that help first, under its own name, and by size of the
+    score with ":absolute" behind the name. Heads that are not kept give their mean over the corrupted prompts of the
+    same form (of `means_from`, `task` by default), token by token; MLPs stay intact. The control "random" has another
+    order for each pair (ten orders at least, the mean of several where there are fewer pairs), so that intervals over
+    pairs are over orders too. Rank the heads on other pairs than these, or the curve flatters its ranking.
 
     Raises `DoesNotApply` where the model without its heads does the task as well as with them. Paper: Mueller et al.
-    2025 (MIB, arXiv 2504.13151).
+    2025 (MIB, arXiv 2504.13151), there over edges or heads and MLPs.
     """
     heads = head_ids(model)
     counts = kept_counts(len(heads))
-    orders = {name: [sorted(heads, key=lambda h: -abs(own[h]))] for name, own in scores.items()}
+    orders: dict[str, list[Orders]] = {}
+    for name, own in scores.items():
+        orders[name] = [[sorted(heads, key=lambda h: -own[h])] * len(task)]
+        orders[name + ABSOLUTE] = [[sorted(heads, key=lambda h: -abs(own[h]))] * len(task)]
     rng = np.random.default_rng(seed)
-    orders["random"] = [
-        [heads[int(i)] for i in rng.permutation(len(heads))] for _ in range(RANDOM_ORDERS)
+    orders[RANDOM] = [
+        [[heads[int(i)] for i in rng.permutation(len(heads))] for _ in task.rows]
+        for _ in range(-(-FEWEST_ORDERS // len(task)))
     ]
     means = HeadMeans(model, means_from or task)
     parts = [(rows, batch, means.of(batch)) for rows, batch in split(model, task)]
     total = len(parts) * (2 + (len(counts) - 2) * sum(map(len, orders.values())))
     done = 0
 
-    def run(kept: frozenset[HeadId]) -> Array:
+    def run(order: Orders, k: int) -> Array:
         nonlocal done
         found = np.zeros(len(task))
         for rows, batch, own in parts:
             report(done, total)
             done += 1
+            kept = [frozenset(order[i][:k]) for i in rows]
             with torch.no_grad(), _keeping(model, batch.clean, kept, own):
                 logits = last_logits(model, batch.clean, batch.last)[:, 0]
             found[list(rows)] = numbers(batch.difference(logits))
         return found
 
-    ends = run(frozenset()), run(frozenset(heads))
+    ends = run([heads] * len(task), 0), run([heads] * len(task), len(heads))
     what = "the logit difference with all heads and with their means only"
     require_gap(ends[1] - ends[0], Draws.make(len(task), 1000, seed), what)
     curves: list[Curve] = []
     for name, some in orders.items():
-        inner = [
-            np.mean([run(frozenset(order[:k])) for order in some], axis=0) for k in counts[1:-1]
-        ]
+        inner = [np.mean([run(order, k) for order in some], axis=0) for k in counts[1:-1]]
         curves.append(Curve(name, tuple(counts), np.stack([ends[0], *inner, ends[1]], axis=1)))
     return curves

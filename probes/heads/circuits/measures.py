@@ -66,8 +66,8 @@ CPR = register_measure(
         None,
         None,
         "up",
-        "Area under the faithfulness curve: the mean, over shares of heads kept, of the logit difference that remains "
-        "of the whole model's.",
+        "Area under the faithfulness curve of heads ranked by signed score, those that help first: the mean, over "
+        "shares of heads kept, of the logit difference that remains of the whole model's. MLPs stay intact.",
         _MIB,
     )
 )
@@ -79,8 +79,8 @@ CMD = register_measure(
         0.0,
         None,
         "down",
-        "Area between the faithfulness curve and 1: how far circuits of all sizes are from doing as the whole model "
-        "does.",
+        "Area between 1 and the faithfulness curve of heads ranked by size of score, whatever its sign: how far "
+        "circuits of all sizes are from doing as the whole model does. MLPs stay intact.",
         _MIB,
     )
 )

@@ -10,10 +10,11 @@ import numpy as np
 
 from probes.errors import DoesNotApply
 from probes.heads.circuits.attribution import attribute
-from probes.heads.circuits.faithfulness import HeadId, faithfulness_curves
+from probes.heads.circuits.faithfulness import ABSOLUTE, HeadId, faithfulness_curves
 from probes.heads.circuits.lens import read_lens
 from probes.heads.circuits.names import LEVELS, POSITIONS
 from probes.heads.circuits.patching import (
+    Effects,
     Patch,
     agreement,
     list_patches,
@@ -30,6 +31,7 @@ CONTEXTS = (50, 100, 200, 400)  # tokens of a walk
 _MOST_PROMPTS = 20  # of the saliency, which takes a backward pass for each
 _LONGEST = 128  # tokens of a text whose neurons are read
 _FEWEST_FRESH = 10  # pairs that no ranking has seen, to judge it by
+_AGAIN = 5  # heads that are patched on other pairs too
 
 
 def attribution(study: Study, task: Task) -> None:
@@ -64,7 +66,7 @@ def all_patches(study: Study) -> list[Patch]:
 
 
 def patching(study: Study, task: Task) -> None:
-    """Tables patching and agreement. Heads are patched at all tokens; their groups only have the approximation."""
+    """Tables patching, strongest and agreement. Heads are patched at all tokens; groups have the approximation."""
     own = study.patched(task)
     draws = study.draws(own)
     patches = all_patches(study)
@@ -86,6 +88,7 @@ def patching(study: Study, task: Task) -> None:
             for row in some
         ),
     )
+    _strongest(study, task, effects)
     agreed = list(agreement(effects, estimated, draws))
     if agreed:
         study.extend("agreement", ({"task": task.name, **row} for row in agreed))
@@ -99,11 +102,42 @@ def patching(study: Study, task: Task) -> None:
     )  # fmt: skip
 
 
+def _fresh(study: Study, task: Task) -> Task | None:
+    """The pairs that no head was patched or ranked on; None where they are too few to judge by."""
+    rows = range(len(study.patched(task)), len(task))
+    return task.part(rows) if len(rows) >= _FEWEST_FRESH else None
+
+
+def _strongest(study: Study, task: Task, effects: Effects) -> None:
+    """Table strongest: the heads that bring back most of the answer, patched once more on pairs that did not pick them.
+
+    Where there are no such pairs, all heads as they are on the same pairs. Intervals hold for all rows of a task at
+    once.
+    """
+    heads = effects.part([p for p in effects.patches if p.level == "head"])
+    if not heads.patches:
+        return
+    fresh = _fresh(study, task)
+    own = heads
+    if fresh is not None:
+        share = heads.values.mean(axis=0) / heads.gap.mean()
+        best = [heads.patches[i] for i in np.argsort(-share, kind="stable")[:_AGAIN]]
+        own = patch_activations(study.model, fresh, best)
+    draws = study.draws(study.patched(task) if fresh is None else fresh)
+    kept = ("block", "head", "value", "low", "high", "n", "seed")
+    study.extend(
+        "strongest",
+        (
+            {"task": task.name, "fresh": fresh is not None, **{k: row[k] for k in kept}}
+            for row in own.together(draws)
+        ),
+    )
+
+
 def faithfulness(study: Study, task: Task) -> None:
     """Table faithfulness; the areas. Heads are ranked on the pairs that were patched, and kept on the others."""
     ranked = study.patched(task)
-    fresh = range(len(ranked), len(task))
-    judged = task.part(fresh) if len(fresh) >= _FEWEST_FRESH else task
+    judged = _fresh(study, task) or task
     if judged is task:
         study.keep.note(
             f"faithfulness ({task.name}): heads were ranked on the pairs that they are judged by; more --pairs than "
@@ -125,10 +159,13 @@ def faithfulness(study: Study, task: Task) -> None:
         ({"task": task.name, **row} for curve in curves for row in curve.rows(draws)),
     )
     study.add(
-        {"measure": name, "site": "z", "dataset": task.name, "variant": curve.ranking, **row}
+        {
+            "measure": name, "site": "z", "dataset": task.name,
+            "variant": curve.ranking.removesuffix(ABSOLUTE), **row,
+        }
         for curve in curves
         for name, row in curve.areas(draws).items()
-    )
+    )  # fmt: skip
 
 
 def _rankings(study: Study, task: Task, ranked: Task) -> dict[str, dict[HeadId, float]]:

@@ -93,6 +93,12 @@ class Effects:
         found = draws.ratio(self.values, self.gap)
         return [{**patch.columns(), **row} for patch, row in zip(self.patches, found, strict=True)]
 
+    def together(self, draws: Draws) -> list[dict[str, Any]]:
+        """The same with intervals that hold for all places at once: whatever is picked from them is shown."""
+        require_gap(self.gap, draws)
+        found = draws.simultaneous(self.values, self.gap)
+        return [{**patch.columns(), **row} for patch, row in zip(self.patches, found, strict=True)]
+
     def part(self, patches: Sequence[Patch]) -> Effects:
         """The effects of some of the patches, in that order."""
         place = {patch: i for i, patch in enumerate(self.patches)}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Rows = Iterable[Mapping[str, Any]]
 TABLES = {
     "attribution": ("attribution",),
-    "patching": ("patching", "agreement"),
+    "patching": ("patching", "strongest", "agreement"),
     "faithfulness": ("faithfulness",),
     "lens": ("lens",),
     "flow": ("saliency",),
@@ -91,7 +91,7 @@ def _frame(rows: Rows | pd.DataFrame) -> pd.DataFrame:
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    return typed(frame, integers=_INTEGERS, words=_WORDS, truths=("applies",))
+    return typed(frame, integers=_INTEGERS, words=_WORDS, truths=("applies", "fresh"))
 
 
 def study_circuits(

@@ -87,7 +87,7 @@ def test_a_layer_that_is_highest_by_chance_shows_no_suppression(pairs: int, walk
         shown += found["low"] > 0
         naive += logprob.mean(0).max() > logprob.mean(0)[-1]
     assert shown / 400 <= 0.07
-    assert naive / 400 > 0.7
+    assert naive / 400 > 0.5
 
 
 def test_planted_suppression_is_found() -> None:

@@ -219,6 +219,37 @@ def test_normalised_rows_are_zero_as_corrupted_and_one_as_clean() -> None:
         assert row["n"] == 4
 
 
+@pytest.mark.parametrize("skewed", [False, True])
+def test_of_many_heads_that_do_nothing_none_is_shown(skewed: bool) -> None:
+    """270 heads without effect on 20 pairs: pointwise intervals name several of them, simultaneous ones none."""
+    rng = np.random.default_rng(0)
+    draws = Draws.make(20, 400, 0)
+    patches = tuple(Patch("head", "all", block=b, head=h) for b in range(30) for h in range(9))
+    named, pointwise = 0, 0
+    for _ in range(60):
+        values = 1 - rng.exponential(size=(20, 270)) if skewed else rng.normal(size=(20, 270))
+        effects = Effects(patches, values, 10 + rng.normal(size=20), np.zeros(20))
+        named += any(row["low"] > 0 for row in effects.together(draws))
+        pointwise += any(row["low"] > 0 for row in effects.rows(draws))
+    assert named / 60 <= 0.07
+    assert pointwise / 60 > 0.9
+
+
+def test_a_planted_head_is_shown_among_many() -> None:
+    rng = np.random.default_rng(0)
+    patches = tuple(Patch("head", "all", block=b, head=h) for b in range(30) for h in range(9))
+    values = rng.normal(size=(20, 270))
+    values[:, 7] += 3
+    effects = Effects(patches, values, 10 + rng.normal(size=20), np.zeros(20))
+    rows = effects.together(Draws.make(20, 1000, 0))
+    assert [i for i, row in enumerate(rows) if row["low"] > 0] == [7]
+    assert rows[7]["value"] == pytest.approx(values[:, 7].mean() / effects.gap.mean())
+    (one,) = Draws.make(20, 4000, 0).simultaneous(values[:, 7:8], effects.gap)
+    (plain,) = Draws.make(20, 4000, 0).ratio(values[:, 7:8], effects.gap)
+    for name in ("low", "high"):  # of one head there is nothing to correct for
+        assert one[name] == pytest.approx(plain[name], abs=0.06)
+
+
 def test_nothing_to_restore_does_not_apply() -> None:
     clean, corrupted = np.array([1.0, -1.0, 2.0, -2.0]), np.zeros(4)
     effects = Effects((Patch("resid", "all", layer=0),), np.zeros((4, 1)), clean, corrupted)

@@ -21,6 +21,7 @@ SPAN = "value low high n seed"
 COLUMNS = {
     "attribution": f"task component block head {SPAN}",
     "patching": f"task method level layer block head positions {SPAN}",
+    "strongest": f"task block head fresh {SPAN}",
     "agreement": "task level pearson low high n seed",
     "faithfulness": f"task ranking heads_kept share {SPAN}",
     "lens": "task layer logprob logprob_low logprob_high rank logit_difference logit_difference_low "
@@ -84,7 +85,17 @@ def test_all_parts_of_a_task(model: Any, pairs_file: Path) -> None:
     best = heads[heads["value"] > 0.9]
     assert sorted(zip(best["block"], best["head"], strict=True)) == [(0, 1), (1, 2)]
     curves = found.tables["faithfulness"]
-    assert set(curves["ranking"]) == {"activation", "attribution", "dla", "random"}
+    signed = {"activation", "attribution", "dla"}
+    assert set(curves["ranking"]) == signed | {f"{name}:absolute" for name in signed} | {"random"}
+    areas = rows[rows["measure"].isin(["cpr", "cmd"])]
+    for measure, own in areas.groupby("measure"):
+        assert sorted(own["variant"]) == ["activation", "attribution", "dla", "random"], measure
+    again = found.tables["strongest"]
+    assert again["fresh"].all()  # measured on pairs that did not pick them
+    assert set(again["n"]) == {12}
+    assert len(again) == 5
+    shown = again[again["low"] > 0]
+    assert sorted(zip(shown["block"], shown["head"], strict=True)) == [(0, 1), (1, 2)]
     assert set(curves["n"]) == {12}  # heads are judged on pairs that no ranking has seen
     patching = found.tables["patching"]
     assert set(patching["method"]) == {"activation", "attribution"}
@@ -103,8 +114,20 @@ def test_rankings_are_judged_by_their_own_pairs_only_where_there_are_no_others(
     study_circuits(model, plan(pairs_file, "faithfulness", pairs=10), found)
     assert any("ranked on the pairs that they are judged by" in note for note in found.notes)
     curves = found.tables["faithfulness"]
-    assert set(curves["ranking"]) == {"attribution", "dla", "random"}  # nothing was patched
+    rankings = {name.removesuffix(":absolute") for name in curves["ranking"]}
+    assert rankings == {"attribution", "dla", "random"}  # nothing was patched
     assert set(curves["n"]) == {10}
+
+
+def test_heads_are_shown_on_their_own_pairs_only_where_there_are_no_others(
+    model: Any, pairs_file: Path
+) -> None:
+    found = Findings()
+    study_circuits(model, plan(pairs_file, "patching", pairs=10), found)
+    again = found.tables["strongest"]
+    assert not again["fresh"].any()
+    assert len(again) == 12  # all heads, bounds for all of them at once
+    assert set(again["n"]) == {8}
 
 
 def test_what_does_not_apply_leaves_its_reason(tiny: Callable[[str], Any]) -> None:
