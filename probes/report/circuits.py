@@ -11,10 +11,10 @@ from probes.report.collapse_study import excludes_zero, numbers_of, records
 from probes.report.data import RunData
 from probes.report.figures.card import listed
 from probes.report.figures.circuit_attribution import located
-from probes.report.figures.circuit_flow import relative_energy
+from probes.report.figures.circuit_flow import taught_energy
 from probes.report.figures.circuit_patching import LEVELS, head_effects
 from probes.report.figures.circuit_tasks import task_words
-from probes.report.frames import column, only, where
+from probes.report.frames import column, only
 from probes.report.head_tables import head_name, held, is_circuits, missing, tasks_of
 from probes.report.tables import Table
 from probes.report.text import NOTHING, clean, count, interval, is_number, number, percent, sentence
@@ -246,14 +246,17 @@ def _graph(data: RunData) -> str:
     frame = held(data, "graph") if is_circuits(data) else None
     if frame is None:
         return ""
-    rows = relative_energy(frame)
-    longest = where(rows, column(rows, "context") == column(rows, "context").max())
-    best = min(records(longest), key=lambda row: row["value"])
-    size = f"{number(best['value'], 2)} {interval(best['low'], best['high'], 2)}"
-    shown = is_number(best["high"]) and best["high"] < 1
+    taught = taught_energy(frame)
+    if taught is None:
+        return "Whether the graph of words forms in the states is not known: no walk without the graph to compare with."
+    shown, best = taught
+    size = f"{number(best['difference'], 3)} {interval(best['difference_low'], best['difference_high'], 3)}"
     verb = "forms in the states" if shown else "is not shown to form in the states"
-    at = f"after {count(best['context'])} tokens the energy at layer {best['layer']:.0f}"
-    return f"The graph of words {verb}: {at} is {size} of that of permuted words."
+    at = f"after {count(best['context'])} tokens the energy at layer {best['layer']:.0f} is {number(best['energy'], 2)}"
+    return (
+        f"The graph of words {verb}: {at}, {size} against the same words after a walk on another graph "
+        "(bounds for all layers together)."
+    )
 
 
 def _absent(data: RunData) -> list[str]:

@@ -77,7 +77,15 @@ TABLES = {
         ),
     ),
     "saliency": Schema(("flow",), ("block", "value"), _SPAN, ("variant",)),
-    "graph": Schema((), ("layer", "context", "energy"), ("permuted", "permuted_low", "permuted_high", *_SPAN)),
+    "graph": Schema(
+        (),
+        ("layer", "context", "energy"),
+        (
+            *_SPAN,
+            *(f"{name}{end}" for name in ("permuted", "difference") for end in ("", "_low", "_high")),
+        ),
+        ("variant",),
+    ),
     "graph_nodes": Schema(("word",), ("layer", "node", "x", "y")),
     "graph_edges": Schema((), ("a", "b")),
     "neurons": Schema(("measure",), ("block", "value"), _SPAN, ("variant",)),

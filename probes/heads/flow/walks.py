@@ -21,6 +21,7 @@ WORDS = (
     "box", "book", "car", "door", "chair", "phone", "table", "bread", "horse", "bridge", "paper", "window",
     "garden", "money",
 )  # fmt: skip
+_DRAWS = 50
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,42 @@ def single_tokens(model: Model, words: Sequence[str], needed: int) -> dict[str, 
 
 
 def random_walk(graph: Graph, length: int, rng: np.random.Generator) -> IntArray:
-    """Node numbers (length,) of a walk from a random node to a random neighbour each time."""
+    """Node numbers (length,) of a walk to a random neighbour each time.
+
+    It begins at a node with a probability in proportion to its neighbours, as it visits nodes in the long run: all
+    parts of a walk are alike.
+    """
     neighbours = graph.neighbours
     walk = np.empty(length, np.int64)
-    walk[0] = rng.integers(len(graph.words))
+    walk[0] = rng.choice(graph.edges.ravel())
     for step in range(1, length):
         walk[step] = rng.choice(neighbours[walk[step - 1]])
     return walk
+
+
+def rewired(graph: Graph, rng: np.random.Generator) -> IntArray:
+    """Another order (n,) of the nodes: words change places with words that have as many neighbours.
+
+    Of some draws the one that keeps the fewest edges: most of the graph is another, while how often a walk visits
+    each word stays as it is.
+
+    >>> ring = Graph(tuple("abcdefgh"), graph_edges("ring", 8))
+    >>> order = rewired(ring, np.random.default_rng(0))
+    >>> sorted(order.tolist()) == list(range(8)), shared_edges(ring.edges, order) < 3
+    (True, True)
+    """
+    degrees = np.bincount(graph.edges.ravel(), minlength=len(graph.words))
+    orders: list[IntArray] = []
+    for _ in range(_DRAWS):
+        order = np.arange(len(degrees))
+        for degree in np.unique(degrees):
+            alike = np.flatnonzero(degrees == degree)
+            order[alike] = rng.permutation(alike)
+        orders.append(order)
+    return min(orders, key=lambda order: shared_edges(graph.edges, order))
+
+
+def shared_edges(edges: IntArray, order: IntArray) -> int:
+    """How many edges are edges still when node order[i] takes the place of node i."""
+    known = {frozenset(edge) for edge in edges.tolist()}
+    return sum(frozenset(edge) in known for edge in order[edges].tolist())

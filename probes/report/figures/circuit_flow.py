@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -71,9 +73,12 @@ def _flow_card(frame: pd.DataFrame) -> FigureCard:
 
 ENERGY_HOW = (
     "The model reads a walk on a graph of words that it cannot know. Energy: how far states of neighbouring words "
-    "lie apart, divided by the same with the words permuted; 1 (dotted) is no trace of the graph, below it "
-    "neighbours come to lie together. Bands are 95 % intervals. Lines from blue (first layer) to yellow (last)."
+    "lie apart, divided by the same with the words permuted; below 1 (dotted) neighbours lie together. They do so a "
+    "little in any model, as neighbours in the graph are neighbours in time: grey diamonds have the same last tokens "
+    "after a walk on another graph, and only what lies below them is learned from the context. Bands are 95 % "
+    "intervals. Lines from blue (first layer) to yellow (last)."
 )
+TRACE = 0.01  # energy: untrained models come to 0.005
 
 
 def graph_energy(data: RunData, focus: HeadFocus | None = None) -> FigureCard | None:
@@ -93,12 +98,31 @@ def relative_energy(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def taught_energy(frame: pd.DataFrame) -> tuple[bool, dict[str, Any]] | None:
+    """Whether the context is shown to bring neighbours together, and the row that shows it most; None if unknown.
+
+    The energy must lie below that of the rewired walk at some layer, with bounds for all layers together, and by more
+    than models do that have learned nothing.
+    """
+    known = where(
+        only(frame, variant=""), np.isfinite(column(only(frame, variant=""), "difference"))
+    )
+    rows = records(known)
+    rows = [row for row in rows if row["context"] == max(row["context"] for row in rows)]
+    sure = [row for row in rows if row["difference_high"] < 0 and row["difference"] <= -TRACE]
+    best = min(sure or rows, key=lambda row: row["difference"], default=None)
+    return None if best is None else (bool(sure), best)
+
+
 def _energy_card(data: RunData, frame: pd.DataFrame) -> FigureCard:
-    rows = relative_energy(frame)
+    rows = relative_energy(only(frame, variant=""))
     last = last_layer(data, rows)
     traces = layer_lines(rows, Along("context", "", "tokens"), Focus(), last)
     for trace in traces:
         trace.pop("meta", None)
+    control = relative_energy(only(frame, variant="rewired"))
+    if len(control):
+        traces.append(_control(control, last))
     longest = where(rows, column(rows, "context") == column(rows, "context").max())
     best = min(records(longest), key=lambda row: row["value"])
     x = log_axis(column(rows, "context"), "")
@@ -119,6 +143,20 @@ def _energy_card(data: RunData, frame: pd.DataFrame) -> FigureCard:
         f"lowest at layer {best['layer']:.0f}: {number(best['value'])} of that of permuted words.",
         frame.drop(columns="dataset"),
     )
+
+
+def _control(rows: pd.DataFrame, last: int) -> Spec:
+    """Every layer's energy of the rewired walk as a grey mark."""
+    value = column(rows, "value")
+    return {
+        "type": "scatter", "name": "after another graph", "mode": "markers", "x": column(rows, "context"), "y": value,
+        "marker": {"symbol": "diamond-open", "size": 7, "color": NEUTRAL},
+        "customdata": [
+            f"<b>layer {layer:.0f} of {last}</b>, after another graph<br>{number(v)}"
+            for layer, v in zip(column(rows, "layer"), value, strict=True)
+        ],
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }  # fmt: skip
 
 
 MAP_HOW = (
