@@ -61,6 +61,7 @@ def plan_of(options: Mapping[str, Any]) -> Any:
         mode=options["mode"],
         early_stop=options["early_stop"],
         needles=needles,
+        extras=options["extras"],
     )
     ablations = AblationPlan(
         ks=parse_numbers(options["top"], int, "--top", 1),
@@ -127,6 +128,13 @@ ANALYSIS = Analysis(
             "Stop when the twenty best heads no longer change (after at least 20 trials).",
         ),
         Option(
+            "extras",
+            bool,
+            True,
+            "Also measure attention from the question and what heads add to the answer's logit; without, trials are "
+            "quicker.",
+        ),
+        Option(
             "needles",
             str,
             None,
@@ -165,7 +173,12 @@ ANALYSIS = Analysis(
             "What takes the place of an ablated head's output: zero, mean (over positions of other text), or both.",
         ),
         Option(
-            "ablation_trials", int, 20, "Trials of every ablation, drawn anew.", low=4, high=1000
+            "ablation_trials",
+            int,
+            20,
+            "Trials of every ablation, drawn anew: other contexts and, of eight facts or more, other facts.",
+            low=4,
+            high=1000,
         ),
         Option("random_sets", int, 10, "Random sets of heads to compare with.", low=2, high=200),
         Option(

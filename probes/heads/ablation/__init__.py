@@ -9,7 +9,7 @@ from __future__ import annotations
 from probes.heads.ablation.check import CheckOptions, causal_check, draw_of, without_random
 from probes.heads.ablation.edit import ablate_heads, mean_outputs
 from probes.heads.ablation.judge import Judge
-from probes.heads.ablation.matched import MatchedHeads, matched_random_heads
+from probes.heads.ablation.matched import MatchedHeads, matched_random_heads, spared
 from probes.heads.ablation.ranking import HeadId, all_heads, head_name, ranked
 from probes.heads.ablation.single import effect_agreement, single_head_effects
 
@@ -28,5 +28,6 @@ __all__ = [
     "mean_outputs",
     "ranked",
     "single_head_effects",
+    "spared",
     "without_random",
 ]

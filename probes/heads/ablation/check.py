@@ -13,7 +13,7 @@ from probes.capture.progress import Report, progress_bar
 from probes.errors import InputError
 from probes.heads.ablation.edit import Means, ablate_heads, check_means
 from probes.heads.ablation.judge import Array, IntArray, Judge
-from probes.heads.ablation.matched import MatchedHeads, matched_random_heads
+from probes.heads.ablation.matched import SCORED, MatchedHeads, matched_random_heads, spared
 from probes.heads.ablation.paired import Bounds, difference_bounds, mean_bounds
 from probes.heads.ablation.ranking import HeadId, Ranking, all_heads, check_heads, ranked
 from probes.stats import check_confidence
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from probes.models import Model
 
 KS = (1, 2, 5, 10, 20, 50)
-SCORED = 0.1  # heads from this score on are never part of a random control
 
 
 @dataclass(frozen=True)
 class CheckOptions:
     """How the check is made: by which `modes`, against how many random `draws`, with what `confidence`.
 
-    `scored`: heads of at least this score are in no random set (nor is any of the largest k compared).
+    Heads with any score above 0 are in no random set, nor is any of the largest k compared; where too few others are
+    left, those of at least `scored` still are in none (see `spared`).
     """
 
     modes: tuple[str, ...] = ("zero", "mean")
@@ -68,9 +68,9 @@ def causal_check(
     means : block -> (heads, d_head), needed for the mode "mean"; see `mean_outputs`.
 
     Random heads come from the blocks of the top ones as far as possible, and are neither among the largest k compared
-    nor of score ≥ `options.scored`. Each item meets one of the random sets, so that the control costs no more than
-    the top heads. A k beyond the ranking, beyond half of the model's heads, or for which too few unscored heads are
-    left is passed over; `attrs["notes"]` says so.
+    nor of a score above 0 (of `options.scored` where too few are left, with a note). Each item meets one of the random
+    sets, so that the control costs no more than the top heads. A k beyond the ranking, beyond half of the model's
+    heads, or for which too few heads are left is passed over; `attrs["notes"]` says so.
 
     Returns one row per mode, target and k: `value` with low and high, its `difference` to the whole model and, for
     the top heads, `over_random` (top − random), all paired by item; k = 0 with target "none" is the whole model.
@@ -130,21 +130,22 @@ def _sets(
         else:
             usable.append(k)
     scores: Mapping[HeadId, float] = {} if isinstance(ranking, Sequence) else ranking
-    scored = {head for head, score in scores.items() if score >= options.scored}
     rng = np.random.default_rng(options.seed)
+    out: set[HeadId] = set()
+    note: str | None = None
     while usable:
-        spared = scored | set(order[: usable[-1]])
-        if len(heads) - len(spared) >= usable[-1]:
+        out, note = spared(ranking, heads, usable[-1], scored=options.scored)
+        if len(heads) - len(out) >= usable[-1]:
             break
         notes.append(
-            f"k = {usable[-1]} left out: only {len(heads) - len(spared)} heads are neither compared nor of score "
+            f"k = {usable[-1]} left out: only {len(heads) - len(out)} heads are neither compared nor of score "
             f"{options.scored:g} or more"
         )
         usable.pop()
+    notes += [note] if usable and note else []
     found: dict[int, MatchedHeads] = {}
     for k in usable:
-        spared = scored | set(order[: usable[-1]])
-        found[k] = matched_random_heads(order[:k], heads, options.draws, rng, spared)
+        found[k] = matched_random_heads(order[:k], heads, options.draws, rng, out)
         note = found[k].note()
         notes += [f"k = {k}: {note}"] if note else []
         idle = sum(1 for head in order[:k] if scores.get(head, 1.0) <= 0)
@@ -167,10 +168,12 @@ def without_random(
     *,
     mode: str = "zero",
     means: Means | None = None,
+    set_of: IntArray | None = None,
 ) -> dict[str, Array]:
-    """Values (n,) of each measure, each item without one of the random sets: that of `draw_of(n, draws, seed)`."""
+    """Values (n,) of each measure, each item without one of the random sets: that with the number `set_of` (n,), by
+    default `draw_of(n, draws, seed)`."""
     found: dict[str, Array] = {}
-    set_of = draw_of(judge.n, len(control.draws), seed)
+    set_of = draw_of(judge.n, len(control.draws), seed) if set_of is None else set_of
     for number, heads in enumerate(control.draws):
         items = np.flatnonzero(set_of == number)
         if not len(items):

@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from probes.errors import InputError
-from probes.heads.ablation.ranking import HeadId
+from probes.heads.ablation.ranking import HeadId, Ranking, ranked
+
+SCORED = 0.1
+
+
+def spared(
+    ranking: Ranking,
+    heads: Sequence[HeadId],
+    largest: int,
+    needed: int | None = None,
+    scored: float = SCORED,
+) -> tuple[set[HeadId], str | None]:
+    """Heads that belong in no random set, and a note where not all that should be could be left out.
+
+    These are the best `largest` of `ranking` and every head with a score above 0. Where fewer than `needed` (`largest`
+    when None) of all `heads` remain, only scores of `scored` and more count, and then only the best `needed` heads.
+
+    >>> heads = [(0, head) for head in range(6)]
+    >>> ranking = {(0, 0): 0.9, (0, 1): 0.2, (0, 2): 0.01, (0, 3): 0.0, (0, 4): 0.0, (0, 5): 0.0}
+    >>> sorted(spared(ranking, heads, 2)[0]), sorted(spared(ranking, heads, 2, needed=4)[0])
+    ([(0, 0), (0, 1), (0, 2)], [(0, 0), (0, 1)])
+    """
+    needed = largest if needed is None else needed
+    order = ranked(ranking)
+    scores = ranking if isinstance(ranking, Mapping) else {}
+    positive = {head for head, score in scores.items() if score > 0}
+    strict = positive | set(order[:largest])
+    if len(heads) - len(strict) >= needed:
+        return strict, None
+    high = {head for head, score in scores.items() if score >= scored}
+    found = high | set(order[:largest])
+    if len(heads) - len(found) < needed:
+        found = high | set(order[:needed])
+    return found, (
+        f"random sets of {needed} heads hold some with a score between 0 and {scored:g}, or of the best {largest}: too "
+        "few others are left"
+    )
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from probes.datasets.reading import open_table
 from probes.errors import DataError, InputError
 
 DEFAULT_LEAD = "The answer is"
+FEWEST_TO_SPLIT = 8
 _REQUIRED = ("sentence", "answer", "question")
 
 
@@ -148,6 +151,29 @@ def distractors_for(needle: Needle, needles: Sequence[Needle], n: int) -> tuple[
             f"{n} distractors: 0 to {len(others)} are allowed with {len(needles)} needles"
         )
     return tuple(others[:n])
+
+
+def split_needles(
+    needles: Sequence[Needle], seed: int
+) -> tuple[tuple[Needle, ...], tuple[Needle, ...]] | None:
+    """Two halves drawn by `seed`, needles with the same answer in the same one; None below eight different answers.
+
+    Heads that are ranked by one half and judged by the other cannot seem better for suiting certain needles.
+
+    >>> first, second = split_needles(builtin_needles(), seed=0)
+    >>> len(first), len(second), set(first) & set(second)
+    (12, 12, set())
+    """
+    answers = list(dict.fromkeys(needle.answer.casefold() for needle in needles))
+    if len(answers) < FEWEST_TO_SPLIT:
+        return None
+    order = np.random.default_rng([seed, 11]).permutation(len(answers))
+    first = {answers[i] for i in order[: (len(answers) + 1) // 2]}
+    ours = [needle.answer.casefold() in first for needle in needles]
+    return (
+        tuple(needle for needle, mine in zip(needles, ours, strict=True) if mine),
+        tuple(needle for needle, mine in zip(needles, ours, strict=True) if not mine),
+    )
 
 
 def load_needles(path: str | Path) -> tuple[Needle, ...]:

@@ -118,11 +118,17 @@ def _frame(reference: weakref.ref[Any], template: str | None) -> Frame:
             )
         before, after = text.split(_MARK)
         return Frame(plain_ids(tokenizer, before, True), plain_ids(tokenizer, after, True), True)
-    whole = np.asarray(tokenizer("x")["input_ids"], np.int64)  # with what stands before every text
+    return Frame(leading_ids(tokenizer), piece_ids(tokenizer, "\nAnswer:"), False)
+
+
+def leading_ids(tokenizer: Any) -> Ids:
+    """The special ids that the tokenizer puts before every text, such as one for its beginning; mostly one or none."""
+    whole = np.asarray(tokenizer("x")["input_ids"], np.int64)
     alone = plain_ids(tokenizer, "x")
-    lead = len(whole) - len(alone)
-    before = whole[:lead] if lead > 0 and np.array_equal(whole[lead:], alone) else whole[:0]
-    return Frame(before, piece_ids(tokenizer, "\nAnswer:"), False)
+    for lead in range(len(whole) - len(alone) + 1):
+        if np.array_equal(whole[lead : lead + len(alone)], alone):
+            return whole[:lead]
+    return whole[:0]
 
 
 def pair_frame(tokenizer: Any) -> tuple[Ids, Ids, Ids]:

@@ -46,12 +46,14 @@ def plan_trials(
     needles: Sequence[Needle] | None = None,
     distractors: int = 0,
     several: int = 1,
+    others: Sequence[Needle] | None = None,
 ) -> list[PlannedTrial]:
     """`trials` trials over all lengths and depths in turn; the first n of a longer plan are the plan of n.
 
     Every length meets every depth once before one comes again; needles are dealt likewise, in a seeded order.
     `distractors` sentences of the same form with other subjects and answers stand at random depths. With `several`
     > 1 that many needles share one context and each is asked for in a trial of its own, one after the other.
+    Distractors are taken from `others`, or from `needles` themselves.
 
     Raises `InputError` for empty or impossible grids.
 
@@ -59,6 +61,7 @@ def plan_trials(
     [(500, 0.8), (500, 0.2), (500, 0.8)]
     """
     known = tuple(builtin_needles() if needles is None else needles)
+    pool = known if others is None else tuple(others)
     _check(lengths, depths, trials, several, len(known))
     grid = [(int(length), float(depth)) for depth in depths for length in lengths]
     planned: list[PlannedTrial] = []
@@ -68,7 +71,7 @@ def plan_trials(
         tokens, depth = grid[_dealt(seed, 2, context, len(grid))]
         asked = [known[_dealt(seed, 3, context * several + i, len(known))] for i in range(several)]
         asked = _different(asked, known)
-        near = distractors_for(asked[0], [n for n in known if n not in asked[1:]], distractors)
+        near = distractors_for(asked[0], [n for n in pool if n not in asked[1:]], distractors)
         placed = [
             Placed(asked[0], depth),
             *(Placed(other, float(rng.uniform(0.02, 0.98))) for other in (*asked[1:], *near)),

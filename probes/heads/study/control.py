@@ -21,7 +21,7 @@ LENGTH = 48  # tokens of a window: short, so that little could be copied
 
 @dataclass(frozen=True)
 class ControlTask:
-    """Windows of text as tokens (n, t), and which of them are scored (n, t): those new to their window.
+    """Windows of text as tokens (n, t), and which of them are scored (n, t): those new to their window's text.
 
     >>> task = ControlTask.of(np.arange(100) % 30, 2, 40, seed=0)
     >>> task.scored.sum(1).tolist()  # 30 different tokens, of which the first has nothing before it
@@ -33,9 +33,19 @@ class ControlTask:
 
     @classmethod
     def of(
-        cls, tokens: NDArray[np.int64], n: int, length: int = LENGTH, *, seed: int
+        cls,
+        tokens: NDArray[np.int64],
+        n: int,
+        length: int = LENGTH,
+        *,
+        seed: int,
+        before: NDArray[np.int64] | None = None,
     ) -> ControlTask:
-        """`n` windows of a long text's `tokens` (t,), not overlapping, drawn by `seed`."""
+        """`n` windows of a long text's `tokens` (t,), not overlapping, drawn by `seed`.
+
+        `before` are the special tokens that the tokenizer puts before a text: each window begins with them, and
+        neither they nor the first token after them are scored.
+        """
         fit = len(tokens) // length
         if fit < n:
             raise DataError(
@@ -47,7 +57,9 @@ class ControlTask:
         for row, window in enumerate(ids):
             scored[row, np.unique(window, return_index=True)[1]] = True
         scored[:, 0] = False
-        return cls(ids, scored)
+        lead = np.zeros(0, np.int64) if before is None else before
+        leads = np.tile(lead, (n, 1)).astype(np.int64)
+        return cls(np.hstack([leads, ids]), np.hstack([np.zeros(leads.shape, bool), scored]))
 
     def logprobs(self, model: Model, rows: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """Mean log-probability (natural) of the scored tokens of each of the windows `rows` (m,): (m,), ≤ 0."""

@@ -24,7 +24,11 @@ class NeedlePlan:
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """How many trials at which lengths (tokens) and depths (0 the beginning, 1 the end of the context)."""
+    """How many trials at which lengths (tokens) and depths (0 the beginning, 1 the end of the context).
+
+    `extras`: beside copy scores also attention from the question and contributions, at the cost of a second pass over
+    the question. An encoder has nothing else, and always has them.
+    """
 
     count: int = 50
     lengths: tuple[int, ...] = LENGTHS
@@ -32,6 +36,7 @@ class TrialPlan:
     mode: str = "forced"
     early_stop: bool = True
     needles: NeedlePlan = field(default_factory=NeedlePlan)
+    extras: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in ("forced", "decode"):

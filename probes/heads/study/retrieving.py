@@ -26,7 +26,7 @@ def retrieval(study: Study) -> None:
     """tables/trials, head_trials, running, attention_tokens, attention_rows; scores of every head."""
     check_retrieval(study.model)
     plan = study.plan.trials
-    planned = study.planned(plan.count, study.plan.seed)
+    planned = study.planned(plan.count)
     mode: Any = plan.mode
     notes: dict[str, None] = {}
     written = _Writing(study)
@@ -34,7 +34,7 @@ def retrieval(study: Study) -> None:
         study.progress(done, len(planned), "trials")
         if each.index not in study.scores:
             trial = each.build(study.model, study.haystack, study.chat)
-            result = measure_trial(study.model, trial, mode)
+            result = measure_trial(study.model, trial, mode, plan.extras)
             study.scores.add(each.index, trial, result, mode)
             notes.update({f"no {name}: {why}": None for name, why in result.why.items()})
             written.now_and_then()

@@ -21,6 +21,7 @@ from probes.heads.retrieval import (
     load_needles,
     plan_trials,
 )
+from probes.heads.retrieval.needles import FEWEST_TO_SPLIT, split_needles
 from probes.heads.retrieval.passes import most_heads
 from probes.heads.study.names import PARTS
 from probes.heads.study.plan import HeadPlan
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from probes.models import Model
 
 HeadId = tuple[int, int]
+JUDGING = ("ablation", "single", "low-rank")  # parts that judge the heads that others ranked
+FRESH = 1_000_003  # added to the seed: contexts that the ranking has not seen
 _INTEGERS = (
     "trial", "tokens", "distractors", "k", "n", "seed", "block", "head", "example", "position", "row",
     "query_position", "block_from", "head_from", "block_to", "head_to", "component", "rank",
@@ -65,6 +68,7 @@ class Study:
     progress: Progress
     tables: dict[str, pd.DataFrame] = field(default_factory=dict[str, pd.DataFrame])
     scores: RunningScores = field(default_factory=RunningScores)
+    told: set[str] = field(default_factory=set[str])
 
     @cached_property
     def haystack(self) -> Haystack:
@@ -80,17 +84,48 @@ class Study:
     def chat(self) -> bool | str:
         return {"yes": True, "no": False}.get(self.plan.trials.needles.chat, "auto")
 
-    def planned(self, trials: int, seed: int) -> list[PlannedTrial]:
-        """Trials of this study's kind; another seed gives other contexts."""
+    @cached_property
+    def divided(self) -> tuple[tuple[Needle, ...], tuple[Needle, ...]]:
+        """Needles that heads are ranked by, and those that they are judged by when they are ablated.
+
+        Two halves, so that no head seems needed for having been chosen on the same needles. All needles twice where
+        they are too few (`shared_needles` says so), or where nothing is judged.
+        """
+        every = self.needles
+        if not self.model.is_causal or not self.plan.parts & set(JUDGING):
+            return every, every
+        halves = split_needles(every, self.plan.seed)
+        several = self.plan.trials.needles.several
+        if halves is None or min(map(len, halves)) < several:
+            return every, every
+        return halves
+
+    @property
+    def shared_needles(self) -> str | None:
+        """What to say where heads are judged by the needles that they were ranked by; None where they are not."""
+        ranked_by, judged_by = self.divided
+        if not set(ranked_by) & set(judged_by):
+            return None
+        several = self.plan.trials.needles.several
+        enough = max(FEWEST_TO_SPLIT, 2 * several)
+        return (
+            f"heads were ranked by the same {len(judged_by)} needles that they were then ablated on, in other "
+            f"contexts: {enough} or more with different answers are divided between both"
+        )
+
+    def planned(self, trials: int) -> list[PlannedTrial]:
+        """The trials that rank heads."""
+        return self._planned(trials, self.plan.seed, self.divided[0])
+
+    def judging(self, trials: int) -> list[PlannedTrial]:
+        """Trials of the same kind that judge ablations: other contexts and, where there are enough, other needles."""
+        return self._planned(trials, self.plan.seed + FRESH, self.divided[1])
+
+    def _planned(self, trials: int, seed: int, needles: tuple[Needle, ...]) -> list[PlannedTrial]:
         plan = self.plan.trials
+        several, distractors = plan.needles.several, plan.needles.distractors
         return plan_trials(
-            plan.lengths,
-            plan.depths,
-            trials,
-            seed,
-            self.needles,
-            plan.needles.distractors,
-            plan.needles.several,
+            plan.lengths, plan.depths, trials, seed, needles, distractors, several, self.needles
         )
 
     @property
@@ -130,7 +165,9 @@ class Study:
     def tell(self, notes: Iterable[str]) -> None:
         """Write down what a reader must know, each thing once."""
         for note in dict.fromkeys(notes):
-            self.keep.note(note)
+            if note not in self.told:
+                self.told.add(note)
+                self.keep.note(note)
 
     def report(self, text: str) -> Callable[[int, int], None]:
         """A function (done, total) that says how far a part is."""

@@ -21,6 +21,7 @@ from probes.heads.ablation import (
     head_name,
     ranked,
     single_head_effects,
+    spared,
     without_random,
 )
 from probes.heads.ablation.check import _sets
@@ -101,13 +102,35 @@ def test_random_sets_are_crossed_with_items_and_avoid_what_scores(planted: Plant
     assert [len(items) for items in seen] == [7, 7, 2, 2, 1, 1, 1]  # whole, top, random sets
     assert sorted(np.concatenate(seen[2:]).tolist()) == list(range(7))
     order, late = ranked(scores), (2, 2)
-    for scored, spared in ((0.1, True), (0.6, False)):
-        options = CheckOptions(modes=("zero",), draws=40, scored=scored)
-        sets, _ = _sets(all_heads(model), [late], {**scores, late: 0.7}, [1], options)
-        met = {head for draw in sets[1].draws for head in draw}
-        assert ((2, 1) not in met) == spared  # scored, and in the block of the one ablated
-        assert (2, 3) in met
-    assert order[-1] == late
+    met = control(all_heads(model), [late], {**scores, late: 0.7}, 1)
+    assert met == {(2, 3)}  # the only head of that block without a score, however small
+    many = [*order, (0, 0), (0, 3), (1, 0), (1, 1)]
+    assert set(order) & control(all_heads(model), many, scores, 2) == set()
+
+
+def control(heads: Any, order: Any, scores: Any, k: int) -> set[tuple[int, int]]:
+    """All heads of forty random sets."""
+    sets, _ = _sets(heads, order, scores, [k], CheckOptions(modes=("zero",), draws=40))
+    return {head for draw in sets[k].draws for head in draw}
+
+
+def test_small_scores_are_in_random_sets_only_where_nothing_else_is_left_and_a_note_says_so() -> (
+    None
+):
+    heads = [(0, head) for head in range(10)]
+    scores = dict(zip(heads, [0.9, 0.8, *[0.01] * 6, 0, 0], strict=True))
+    assert spared(scores, heads, 2) == (set(heads[:8]), None)
+    assert control(heads, heads, scores, 2) == set(heads[8:])
+    found, note = spared(scores, heads, 3)
+    assert found == set(heads[:3])
+    assert note is not None
+    assert "between 0 and 0.1" in note
+    _, notes = _sets(heads, heads, scores, [3], CheckOptions(modes=("zero",)))
+    assert note in notes
+    assert spared(scores, heads, 9, needed=4)[0] == set(
+        heads[:4]
+    )  # of the best 9, the 4 in question
+    assert spared(heads, heads, 4) == (set(heads[:4]), None)  # no scores: only the best
 
 
 def test_what_cannot_be_compared_is_left_out_and_said(planted: Planted, judge: Judge) -> None:
