@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+import probes.heads.study.measures  # noqa: F401  registers what ablations are judged by
 from probes.errors import DoesNotApply
 from probes.heads.types import attention_shapes, induction_scores
-from probes.heads.weights import composition_scores, head_spectra
+from probes.heads.weights import (
+    all_head_weights,
+    composition_scores,
+    copying_scores,
+    head_spectra,
+)
 from probes.heads.weights.composition import KINDS
+from probes.heads.weights.measures import COMPOSITION, COPYING
 
 if TYPE_CHECKING:
     from probes.heads.study.study import Study
@@ -52,33 +59,59 @@ def shapes(study: Study) -> None:
 
 
 def composition(study: Study) -> None:
-    """tables/composition and head_spectra: which pairs of heads fit together beyond chance, and their directions."""
-    parts: list[pd.DataFrame] = []
+    """tables/composition and head_spectra, copying scores: which heads fit together beyond chance, and what they do."""
+    model, seed = study.model, study.plan.seed
+    weights = all_head_weights(model)  # once for all that follows
     notes: dict[str, None] = {}
+    found: dict[str, pd.DataFrame] = {}
     for done, kind in enumerate(KINDS):
         study.progress(done, len(KINDS), "composition of heads")
         try:
-            found = composition_scores(
-                study.model, kind, components=COMPONENTS, seed=study.plan.seed
+            found[kind] = composition_scores(
+                model, kind, components=COMPONENTS, seed=seed, weights=weights
             )
         except DoesNotApply as reason:
             notes[f"{kind}-composition: {reason}"] = None
-            continue
-        notes.update(dict.fromkeys(found.attrs.get("notes", ())))
-        parts += _kept(found)
     spectra: Any = None
     try:
-        spectra = head_spectra(study.model)
+        spectra = head_spectra(model, weights)
     except DoesNotApply as reason:
         notes[str(reason)] = None
-    if not parts and spectra is None:
+    if not found and spectra is None:
         raise DoesNotApply("; ".join(notes))
-    if parts:
-        study.write("composition", pd.concat(parts, ignore_index=True))
+    if found:
+        for table in found.values():
+            notes.update(dict.fromkeys(table.attrs.get("notes", ())))
+        study.write(
+            "composition",
+            pd.concat(
+                [part for table in found.values() for part in _kept(table)], ignore_index=True
+            ),
+        )
+        study.add([_strongest(kind, table, seed) for kind, table in found.items()])
     if spectra is not None:
         notes.update(dict.fromkeys(spectra.attrs.get("notes", ())))
         study.write("head_spectra", spectra)
+    try:
+        copies = copying_scores(model, weights)
+    except DoesNotApply as reason:
+        notes[str(reason)] = None
+    else:
+        study.add(
+            {"measure": COPYING.name, "site": "z", "seed": seed, **row}
+            for row in copies.to_dict("records")
+        )
     study.tell(notes)
+
+
+def _strongest(kind: str, found: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """The composition of the pair that lies furthest above chance, as a number of the whole run."""
+    whole: Any = found[found["component"].isna()]
+    best = whole.loc[(whole["value"] - whole["floor_max_high"]).astype(float).idxmax()]
+    return {
+        "measure": COMPOSITION.name, "site": "z", "variant": kind, "value": float(best["value"]), "n": len(whole),
+        "seed": seed,
+    }  # fmt: skip
 
 
 def _kept(found: pd.DataFrame) -> list[pd.DataFrame]:

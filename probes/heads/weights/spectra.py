@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -10,16 +11,17 @@ import torch
 
 from probes.errors import DoesNotApply
 from probes.heads.weights.factored import CIRCUITS, circuit
-from probes.heads.weights.find import all_head_weights
+from probes.heads.weights.find import HeadWeights, all_head_weights
 from probes.models import Model, require_language_model
 
 
-def head_spectra(model: Model) -> pd.DataFrame:
+def head_spectra(model: Model, weights: Sequence[HeadWeights] | None = None) -> pd.DataFrame:
     """Singular values of W_Q W_Kᵀ ("QK") and W_V W_O ("OV") of every head: block, head, circuit, rank, singular_value.
 
     `rank` counts from 1, the largest value. There are d_head of them (the product has no more). Weights are the
     model's own, with no norm folded in. Circuits that could not be verified are left out and named in
-    `frame.attrs["notes"]`; `DoesNotApply` where none is left.
+    `frame.attrs["notes"]`; `DoesNotApply` where none is left. `weights`:
+    `all_head_weights(model)` where they are known.
 
     >>> def leading_share(model):  # share of a circuit's energy in its first direction
     ...     table = head_spectra(model)
@@ -28,10 +30,10 @@ def head_spectra(model: Model) -> pd.DataFrame:
     """
     parts: list[pd.DataFrame] = []
     notes: list[str] = []
-    for weights in all_head_weights(model):
+    for own in all_head_weights(model) if weights is None else weights:
         for name in CIRCUITS:
             try:
-                values = circuit(weights, name).values.cpu().numpy()
+                values = circuit(own, name).values.cpu().numpy()
             except DoesNotApply as error:
                 notes.append(str(error))
                 continue
@@ -39,7 +41,7 @@ def head_spectra(model: Model) -> pd.DataFrame:
             parts.append(
                 pd.DataFrame(
                     {
-                        "block": weights.block,
+                        "block": own.block,
                         "head": np.repeat(np.arange(heads), ranks),
                         "circuit": name,
                         "rank": np.tile(np.arange(1, ranks + 1), heads),
@@ -54,7 +56,7 @@ def head_spectra(model: Model) -> pd.DataFrame:
     return frame
 
 
-def copying_scores(model: Model) -> pd.DataFrame:
+def copying_scores(model: Model, weights: Sequence[HeadWeights] | None = None) -> pd.DataFrame:
     """Σ Re λ / Σ |λ| over the eigenvalues of W_E W_V W_O W_U, vocabulary to vocabulary, of every head.
 
     Between −1 and 1: 1 for a head that raises the logit of the token it attends to, −1 for one that lowers it. The
@@ -74,13 +76,13 @@ def copying_scores(model: Model) -> pd.DataFrame:
         )
     through = (unembedding.T @ embedding).double()  # (d, d): written → logits → embedded
     rows: list[dict[str, Any]] = []
-    for weights in all_head_weights(model):
-        small = weights.W_O.double() @ through @ weights.W_V.double()
+    for own in all_head_weights(model) if weights is None else weights:
+        small = own.W_O.double() @ through @ own.W_V.double()
         values = torch.linalg.eigvals(small)
         sizes = values.abs().sum(-1)
         scores = torch.where(sizes > 0, values.real.sum(-1) / sizes.clamp(min=1e-300), 0.0)
         rows += [
-            {"block": weights.block, "head": number, "value": float(score)}
+            {"block": own.block, "head": number, "value": float(score)}
             for number, score in enumerate(scores)
         ]
     return pd.DataFrame(rows)

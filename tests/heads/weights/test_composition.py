@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from probes.errors import DoesNotApply, InputError
-from probes.heads.weights import composition_scores, copying_scores, head_spectra, head_weights
+from probes.heads.weights import (
+    all_head_weights,
+    composition_scores,
+    copying_scores,
+    head_spectra,
+    head_weights,
+)
+from probes.heads.weights.chance import highest_score, power_sums
 
 
 def _matrices(model: Any, block: int) -> dict[str, torch.Tensor]:
@@ -140,3 +147,56 @@ def test_copying_by_brute_force_and_by_a_head_that_copies(zoo: Any) -> None:
     assert table.between(-1, 1).all()
     with pytest.raises(DoesNotApply, match="language-model head"):
         copying_scores(zoo.build("bert"))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3, 1.0])
+def test_the_highest_of_many_random_pairs_stays_below_its_bound(decay: float) -> None:
+    """Really rotated at random: of 40 × 2,500 pairs about 5 % of the 40 sets hold one above, not nearly all."""
+    generator = torch.Generator().manual_seed(int(10 * decay))
+    d, r, sets, pairs = 64, 8, 40, 2500
+    values = torch.exp(-decay * torch.arange(r))
+    shares = values**2 / (values**2).sum()
+    sums = power_sums(values[None].double().numpy()) ** 2
+    bound = highest_score(sums, d, pairs)[0]
+    single = highest_score(sums, d, 1)[0]
+    above = alone = 0
+    for _ in range(sets):
+        frames = torch.linalg.qr(torch.randn(pairs, d, r, generator=generator)).Q[:, :r] ** 2
+        scores = torch.einsum("i,nij,j->n", shares, frames, shares).sqrt()
+        above += bool((scores > bound).any())
+        alone += int((scores > single).sum())
+    assert above <= 6  # 2 are expected
+    assert (
+        0.02 < alone / (sets * pairs) < 0.065
+    )  # less with equal values: squared cosines sum to one
+
+
+def test_a_planted_pair_lies_above_the_highest_by_chance_and_random_ones_do_not(zoo: Any) -> None:
+    model = zoo.build("gpt2")
+    first, last = model.structure.blocks[0].module.attn, model.structure.blocks[2].module.attn
+    with (
+        torch.no_grad()
+    ):  # the queries of head 1 of block 2 read just what head 3 of block 0 writes
+        last.c_attn.weight[:, 8:16] = first.c_proj.weight[24:32].T
+    table = composition_scores(model, "Q", components=2)
+    whole, parts = table[table["component"].isna()], table[table["component"].notna()]
+    assert parts["floor_max_high"].isna().all()
+    found = whole[whole["value"] > whole["floor_max_high"]]
+    names = ["block_from", "head_from", "block_to", "head_to"]
+    assert found[names].to_numpy().tolist() == [[0, 3, 2, 1]]
+    assert (whole["value"] > whole["floor_high"]).sum() >= 1
+    assert (whole["floor_max_high"] > whole["floor_high"]).all()
+
+
+def test_known_weights_are_not_sought_again(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    tables = [composition_scores(model, "K", draws=3), head_spectra(model), copying_scores(model)]
+    known = all_head_weights(model)
+    for module in ("composition", "spectra"):
+        monkeypatch.delattr(f"probes.heads.weights.{module}.all_head_weights")
+    again = [
+        composition_scores(model, "K", draws=3, weights=known),
+        head_spectra(model, known),
+        copying_scores(model, known),
+    ]
+    assert all(one.equals(other) for one, other in zip(tables, again, strict=True))
