@@ -56,8 +56,9 @@ def attribute(model: Model, task: Task) -> Contributions:
 
     The final state is a sum of what embedding, heads (through their part of the output projection), MLPs and biases
     wrote; with the final norm's scale held at what it was, so is the logit difference. The component `total` is the
-    model's own difference; the others add up to it to 1e-3 of the largest of them (2 % in half precision). A norm
-    behind attention or MLP (Gemma 2, OLMo 2) is held likewise.
+    model's own difference; the others add up to it to 1e-3 of the largest of them. The passes are in float32
+    whatever the model's type, half precision would not add up. A norm behind attention or MLP (Gemma 2, OLMo 2) is held
+    likewise.
 
     Raises `DoesNotApply` where that is not so: norms after each sum, scaled residual sums, capped logits, an unknown
     final norm; the reason says which. Paper: Elhage et al. 2021.
@@ -99,11 +100,25 @@ def _attributed(
     if not error <= EXACT:
         raise DoesNotApply(
             f"contributions to the logit difference of {model.name} do not add up to it (off by {error:.2g} of the "
-            "largest): the residual sums are scaled or normed, as in post-norm models"
+            f"largest): {_why_not(model, at)}"
         )
     components = (*(component for component, _ in parts), Component("total"))
     values = torch.cat([values, total[:, None]], dim=1)
     return components, numbers(values), error
+
+
+def _why_not(model: Model, at: dict[Place, Tensor]) -> str:
+    """Whether it is the residual stream that does not add up, or what reads it."""
+    stream = at[Place("resid_post", model.n_layers)]
+    written = at[Place("resid_post", 0)].clone()
+    for b in range(model.n_layers):
+        written = written + at[Place("attn_out", b)] + at[Place("mlp_out", b)]
+    if torch.allclose(written, stream, atol=1e-3 * float(stream.abs().max()), rtol=1e-3):
+        return "the final norm or the head does more than one matrix does"
+    return (
+        "the residual stream is not the sum of the embedding and what attention and MLPs write; it is scaled or normed "
+        "on the way (post-norm models), or something else writes into it"
+    )
 
 
 def _along(states: Tensor, direction: Tensor) -> Tensor:

@@ -54,8 +54,9 @@ PATCHING_AGREEMENT = register_measure(
         -1.0,
         1.0,
         "up",
-        "Pearson correlation over places between attribution patching (one backward pass) and activation patching.",
-        "Nanda 2023; Syed et al. 2023 (arXiv 2310.10348)",
+        "Pearson correlation over places between attribution patching (integrated gradients) and activation "
+        "patching.",
+        "Syed et al. 2023 (arXiv 2310.10348); Hanna et al. 2024 (arXiv 2403.17806)",
     )
 )
 CPR = register_measure(
@@ -95,5 +96,18 @@ ANSWER_SUPPRESSION = register_measure(
         "Mean log-probability of the answer at the best earlier layer, chosen on other pairs than those that it is "
         "measured on, less that at the output; below 0 where the output is best.",
         "Lv et al. 2024 (arXiv 2403.19521)",
+    )
+)
+GRAPH_LEARNED = register_measure(
+    Measure(
+        "graph_energy_difference",
+        "Dirichlet energy learned from the context",
+        "",
+        None,
+        None,
+        "none",
+        "Dirichlet energy less that of the same last tokens after a walk on another graph; bounds for all layers "
+        "together. Below 0 the context has brought neighbours together.",
+        "Park et al. 2025 (In-Context Learning of Representations, arXiv 2501.00070)",
     )
 )

@@ -23,6 +23,7 @@ from probes.heads.circuits.patching import (
     require_gap,
 )
 from probes.heads.circuits.tasks import Task
+from probes.heads.circuits.tidied import energy_rows, neuron_rows, saliency_rows
 
 if TYPE_CHECKING:
     from probes.heads.circuits.study import Study
@@ -229,7 +230,9 @@ def flow(study: Study) -> None:
     study.progress(0, None, "flow: saliency of label words")
     data: Any = load_dataset("sentiment")
     prompts = min(study.plan.pairs, _MOST_PROMPTS)
-    study.extend("saliency", label_saliency(study.model, data, prompts, seed=study.plan.seed))
+    table = label_saliency(study.model, data, prompts, seed=study.plan.seed)
+    study.extend("saliency", table)
+    study.add(saliency_rows(table))
 
 
 def graph(study: Study) -> None:
@@ -237,15 +240,17 @@ def graph(study: Study) -> None:
     from probes.heads.flow import graph_energy
 
     study.progress(0, None, "graph: walks of words")
-    contexts = [length for length in CONTEXTS if length <= study.model.max_length]
+    contexts = [length for length in CONTEXTS if length + 1 <= study.model.max_length]
     if not contexts:
         raise DoesNotApply(
-            f"{study.model.name} reads {study.model.max_length} tokens: walks of {CONTEXTS[0]} are needed"
+            f"{study.model.name} reads {study.model.max_length} tokens: walks of {CONTEXTS[0]} after a first token "
+            "are needed"
         )
     found = graph_energy(study.model, contexts=contexts, seed=study.plan.seed)
     study.extend("graph", found.energy)
     study.extend("graph_nodes", found.nodes)
     study.extend("graph_edges", found.edges)
+    study.add(energy_rows(found.energy))
 
 
 def neurons(study: Study) -> None:
@@ -267,6 +272,7 @@ def neurons(study: Study) -> None:
     for note in table.attrs.get("notes", ()):
         study.keep.note(f"neurons: {note}")
     study.extend("neurons", table)
+    study.add(neuron_rows(table, data.name))
 
 
 MODEL_PARTS: Mapping[str, Callable[[Study], None]] = {

@@ -1,4 +1,4 @@
-"""Activation patching from clean to corrupted prompts, and its approximation by one backward pass."""
+"""Activation patching from clean to corrupted prompts, and its approximation by gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.capture.sites import Place
-from probes.errors import DoesNotApply, unknown_name
+from probes.errors import DoesNotApply, InputError, unknown_name
 from probes.heads.circuits.draws import Draws
 from probes.heads.circuits.names import LEVELS, POSITIONS
 from probes.heads.circuits.passes import (
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating[Any]]
 Report = Callable[[int, int], None]
+STEPS = 5  # between corrupted and clean embeddings, of attribution patching
+_EMBEDDING = Place("resid_post", 0)
 
 
 @dataclass(frozen=True)
@@ -198,23 +200,33 @@ def _patched(
         return batch.difference(last_logits(model, batch.corrupted, batch.last)[:, 0])
 
 
-def patch_attributions(model: Model, task: Task, patches: Sequence[Patch]) -> Effects:
-    """Attribution patching: (clean − corrupted) · gradient of the corrupted logit difference, (n, patches).
+def patch_attributions(
+    model: Model, task: Task, patches: Sequence[Patch], *, steps: int = STEPS
+) -> Effects:
+    """Attribution patching: (clean − corrupted) · gradient of the logit difference, (n, patches), all places at once.
 
-    The first-order approximation of `patch_activations`, all places in two forward passes and one backward. It is exact
-    at the last layer up to the final norm, and poor where attention or a norm saturates. Papers: Nanda 2023, Syed et
-    al. 2023 (arXiv 2310.10348).
+    The gradient is the mean over `steps` passes whose embeddings lie between corrupted and clean ones (at shares
+    (k + ½) / steps), integrated gradients; with `steps` 0 it is that of the corrupted pass alone. Takes two forward
+    passes, and a forward and a backward one per step, against one forward pass per place of `patch_activations`, which
+    this approximates. On SmolLM2 (indirect objects) the correlation with it is 0.95 for the residual stream, 0.98 for
+    attention, 0.99 for MLPs, 0.96 for heads; with `steps` 0 it is 0.58, 0.95, 0.82, 0.94. Papers: Nanda 2023, Syed et
+    al. 2023 (arXiv 2310.10348), Hanna et al. 2024 (EAP-IG, arXiv 2403.17806).
+
+    Raises `InputError` for a negative number of steps.
     """
+    if steps < 0:
+        raise InputError(f"{steps} steps: 0 or more are needed")
     places = sorted({patch.place for patch in patches})
     effects = _empty(task, patches)
     for rows, batch in split(model, task):
-        clean = read(model, batch, batch.clean, places)
-        base = read(model, batch, batch.corrupted, places, gradients=True)
+        clean = read(model, batch, batch.clean, {*places, _EMBEDDING})
+        base = read(model, batch, batch.corrupted, {*places, _EMBEDDING})
         _note(effects, rows, clean, base)
-        slopes = torch.autograd.grad(base.difference.sum(), [base.states[p] for p in places])
-        for place, slope in zip(places, slopes, strict=True):
-            change = clean.states[place].float() - base.states[place].detach().float()
-            product = (change * slope.float()).sum(-1)  # (n, T) or (n, T, head)
+        shares = [(k + 0.5) / steps for k in range(steps)] or [0.0]
+        slopes = _slopes(model, batch, (clean, base), places, shares)
+        for place, slope in slopes.items():
+            change = clean.states[place].float() - base.states[place].float()
+            product = (change * slope).sum(-1)  # (n, T) or (n, T, head)
             for i, patch in enumerate(patches):
                 if patch.place != place:
                     continue
@@ -222,6 +234,30 @@ def patch_attributions(model: Model, task: Task, patches: Sequence[Patch]) -> Ef
                 found = (own * batch.mask(patch.positions)).sum(1)
                 effects.values[list(rows), i] = numbers(found)
     return effects
+
+
+def _slopes(
+    model: Model,
+    batch: Batch,
+    passes: tuple[Reading, Reading],
+    places: Sequence[Place],
+    shares: Sequence[float],
+) -> dict[Place, Tensor]:
+    """Gradient of the logit difference at each place, the mean over `shares` of the way from corrupted to clean."""
+    clean, base = (found.states[_EMBEDDING].float() for found in passes)
+    sums: dict[Place, Tensor] = {}
+    for share in shares:
+        start = base + share * (clean - base)
+
+        def mix(states: Tensor, start: Tensor = start) -> Tensor:
+            return start.to(states.dtype)
+
+        with edit_tokens(model, _EMBEDDING, batch.corrupted, mix):
+            found = read(model, batch, batch.corrupted, places, gradients=True)
+        slopes = torch.autograd.grad(found.difference.sum(), [found.states[p] for p in places])
+        for place, slope in zip(places, slopes, strict=True):
+            sums[place] = sums.get(place, 0) + slope.float() / len(shares)
+    return sums
 
 
 def agreement(activation: Effects, attribution: Effects, draws: Draws) -> Iterator[dict[str, Any]]:

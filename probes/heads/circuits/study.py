@@ -14,6 +14,7 @@ from probes.heads.circuits.names import PARTS, TASK_PARTS, TASKS
 from probes.heads.circuits.passes import differences
 from probes.heads.circuits.plan import CircuitPlan
 from probes.heads.circuits.tasks import Task, build_task, load_task
+from probes.heads.circuits.tidied import MEASURES
 from probes.models.completions import require_language_model
 from probes.runs import Keep, Previous, Progress, do_parts
 from probes.stats import wilson_interval
@@ -37,6 +38,7 @@ MEASURES_OF = {
     "patching": ("activation_patching", "patching_agreement"),
     "faithfulness": ("cpr", "cmd"),
     "lens": ("answer_suppression",),
+    **MEASURES,
 }
 _APPLIES = ["part", "task", "applies", "reason"]
 _INTEGERS = ("layer", "block", "head", "heads_kept", "skipped", "context", "node", "a", "b", "n", "seed")  # fmt: skip
@@ -216,7 +218,8 @@ def _resumed(study: Study, previous: Previous) -> dict[str, dict[str, Any]]:
             kept = frame[frame["task"].isin(list(finished))] if "task" in frame else frame
             study.tables[name] = kept.reset_index(drop=True)
         measured: Any = previous.rows_of(MEASURES_OF.get(part, ()))
-        measured = measured[measured["dataset"].isin([t for t in finished if t])]
-        if len(measured):
+        if part in TASK_PARTS:
+            measured = measured[measured["dataset"].isin([t for t in finished if t])]
+        if len(measured) and finished:
             study.keep.add(measured)
     return {name: {**row, "part": name} for name, row in done.items()}

@@ -11,7 +11,7 @@ import torch
 import zoo
 
 from probes.errors import DoesNotApply
-from probes.heads.circuits import Component, Draws, Task, attribute
+from probes.heads.circuits import Component, Draws, Task, attribute, attribution
 from probes.heads.circuits.norms import freeze
 
 ADDING = [
@@ -41,7 +41,7 @@ def test_contributions_add_up_to_the_models_own_logit_difference(
     ("name", "words"),
     [
         ("gemma2", "soft capping"),
-        ("opt-post-norm", "."),
+        ("opt-post-norm", "neither a LayerNorm nor an RMS norm"),
         ("granite", "attn_out"),
         ("mamba", "no attention heads"),
     ],
@@ -51,6 +51,42 @@ def test_models_whose_parts_do_not_add_up_are_refused(
 ) -> None:
     with pytest.raises(DoesNotApply, match=words):
         attribute(tiny(name), zoo_task(name))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "olmo2"])
+def test_contributions_add_up_in_half_precision_too(
+    name: str, zoo_task: Callable[[str], Task]
+) -> None:
+    """Passes are in float32; the model is bfloat16 before and after."""
+    model = zoo.build(name)
+    model.hf_model.bfloat16()
+    found = attribute(model, zoo_task(name))
+    total = found.components.index(Component("total"))
+    parts = np.delete(found.values, total, axis=1)
+    off = np.abs(parts.sum(axis=1) - found.values[:, total])
+    assert (off <= 1e-3 * np.abs(parts).max(axis=1)).all()
+    assert found.error <= 1e-3
+    assert {p.dtype for p in model.hf_model.parameters()} == {torch.bfloat16}
+
+
+def test_a_scaled_residual_sum_is_told_as_such(zoo_task: Callable[[str], Task]) -> None:
+    model = zoo.build("llama")
+
+    def scale(_: Any, __: Any, output: Any) -> Any:
+        return (0.7 * output[0], *output[1:]) if isinstance(output, tuple) else 0.7 * output
+
+    model.structure.blocks[1].module.register_forward_hook(scale)
+    with pytest.raises(DoesNotApply, match="not the sum of the embedding and what attention"):
+        attribute(model, zoo_task("llama"))
+
+
+def test_a_head_that_is_more_than_a_matrix_is_not_put_down_to_the_stream(
+    zoo_task: Callable[[str], Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attribution, "EXACT", -1.0)  # whatever the sum, it is refused
+    monkeypatch.setattr(attribution, "_logit_scale", lambda *_: 1.0)
+    with pytest.raises(DoesNotApply, match="the final norm or the head does more"):
+        attribute(zoo.build("llama"), zoo_task("llama"))
 
 
 def test_the_planted_induction_head_carries_the_answer(planted: Any) -> None:

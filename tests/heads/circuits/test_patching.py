@@ -192,7 +192,7 @@ def test_attribution_is_the_slope_of_activation_patching(
         Patch("resid", "last", layer=2),
         Patch("attn", "other", block=0),
     ]
-    estimated = patch_attributions(model, task, patches)
+    estimated = patch_attributions(model, task, patches, steps=0)
     assert all(p.grad is None for p in model.hf_model.parameters())
     for rows, batch in split(model, task):
         for j, patch in enumerate(patches):
@@ -201,6 +201,44 @@ def test_attribution_is_the_slope_of_activation_patching(
             np.testing.assert_allclose(
                 estimated.values[list(rows), j], slope, atol=5e-3, rtol=1e-2, err_msg=str(patch)
             )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "falcon"])
+def test_integrated_gradients_add_up_to_the_whole_gap(
+    name: str, tiny: Callable[[str], Any], zoo_task: Callable[[str], Task]
+) -> None:
+    """Completeness (Sundararajan et al. 2017): at the embeddings the attributions are what there is to restore."""
+    model, task = tiny(name), zoo_task(name)
+    patch = [Patch("resid", "all", layer=0)]
+    many = patch_attributions(model, task, patch, steps=50)
+    np.testing.assert_allclose(many.values[:, 0], many.gap, atol=2e-3 + 0.02 * np.ptp(many.gap))
+    with pytest.raises(InputError, match="-1 steps"):
+        patch_attributions(model, task, patch, steps=-1)
+
+
+def correlations(model: Any, task: Task, steps: int) -> dict[str, float]:
+    patches = patches_of(model, *LEVELS)
+    effects = patch_activations(model, task, patches)
+    estimated = patch_attributions(model, task, patches, steps=steps)
+    draws = Draws.make(len(task), 100, 0)
+    return {row["level"]: row["pearson"] for row in agreement(effects, estimated, draws)}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_attribution_patching_goes_with_activation_patching(
+    name: str, tiny: Callable[[str], Any], zoo_task: Callable[[str], Task]
+) -> None:
+    found = correlations(tiny(name), zoo_task(name), 5)
+    assert set(found) == set(LEVELS)
+    assert min(found.values()) > 0.8, found
+
+
+def test_integrated_gradients_go_where_one_gradient_does_not(planted: Any) -> None:
+    """The planted heads attend all or nothing, the worst case: at either end the gradient sees nothing of that."""
+    model, _, task = planted
+    found, single = (correlations(model, task, steps) for steps in (5, 0))
+    assert found["head"] > 0.8 > single["head"]
+    assert all(found[level] > single[level] + 0.1 for level in single)
 
 
 def test_normalised_rows_are_zero_as_corrupted_and_one_as_clean() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 from planted_heads import planted_model
 
 from probes.errors import DoesNotApply, InputError
-from probes.heads.circuits import CircuitPlan, study_circuits
+from probes.heads.circuits import CircuitPlan, Study, study_circuits
 from probes.heads.circuits.names import TASK_PARTS
+from probes.heads.circuits.parts import graph
+from probes.heads.circuits.tidied import energy_rows
 from probes.runs import Findings, Previous
+from probes.tables import tidy
 
 SPAN = "value low high n seed"
 COLUMNS = {
@@ -183,6 +187,74 @@ def test_a_stopped_study_goes_on_where_it_was(
         pd.concat(f.frames).sort_values(key).reset_index(drop=True) for f in (second, whole)
     )
     pd.testing.assert_frame_equal(own, expected)
+
+
+def graph_table() -> pd.DataFrame:
+    rows = [
+        {"variant": variant, "layer": layer, "context": 50, "energy": 0.5, "low": 0.4, "high": 0.6, "permuted": 1.0,
+         "permuted_low": 0.9, "permuted_high": 1.1, "difference": None if variant else -0.2,
+         "difference_low": None if variant else -0.3, "difference_high": None if variant else -0.1, "n": 8, "seed": 0}
+        for variant in (None, "rewired") for layer in range(3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows).convert_dtypes()
+
+
+def test_every_number_of_a_graph_is_a_measurement() -> None:
+    rows = tidy(energy_rows(graph_table().assign(more=1.0, other=2.0)))
+    assert set(rows["concept"]) == {"50 tokens"}
+    assert set(rows["dataset"]) == {"walks-on-a-grid"}
+    own = rows[rows["measure"] == "graph_energy"].groupby("variant", dropna=False)["value"].mean()
+    assert {None if pd.isna(k) else k: v for k, v in own.items()} == {
+        None: 0.5, "permuted": 1.0, "rewired": 0.5, "rewired, permuted": 1.0
+    }  # fmt: skip
+    learned = rows[rows["measure"] == "graph_energy_difference"]
+    assert learned["layer"].tolist() == [0, 1, 2]
+    assert learned["variant"].isna().all()
+    assert (learned["high"] < 0).all()
+
+
+def test_parts_of_the_model_reach_the_measurements_and_stay_there(
+    tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neurons by block in the tidy rows, with their dataset; a study that goes on takes them over."""
+    model = tiny("llama")
+    found = Findings()
+    study_circuits(model, plan(None, "neurons", pairs=20), found)
+    table, rows = found.tables["neurons"], pd.concat(found.frames)
+    assert len(rows) == len(table)
+    assert set(rows["measure"]) == {"activation_sparsity", "core_stability", "core_similarity"}
+    assert set(rows["dataset"]) == {"docstring-pairs"}
+    assert rows["value"].tolist() == pytest.approx(table["value"].tolist())
+    assert sorted(rows["block"].unique()) == list(range(model.n_layers))
+    monkeypatch.setattr("probes.heads.neurons.neuron_table", None)  # not done a second time
+    again = Findings()
+    previous = Previous(rows.reset_index(drop=True), found.tables)
+    study_circuits(model, plan(None, "neurons", pairs=20), again, previous=previous)
+    assert len(pd.concat(again.frames)) == len(rows)
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(100, [50]), (101, [50, 100]), (50, None)])
+def test_a_walk_and_the_first_token_must_fit_the_model(
+    longest: int, expected: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+
+    def energy(model: Any, *, contexts: list[int], seed: int) -> Any:
+        asked.append(contexts)
+        nodes = pd.DataFrame({"layer": [0]})
+        return SimpleNamespace(energy=graph_table(), nodes=nodes, edges=nodes)
+
+    monkeypatch.setattr("probes.heads.flow.graph_energy", energy)
+    found = Findings()
+    model: Any = SimpleNamespace(name="short", max_length=longest, require_tokenizer=None)
+    study = Study(model, plan(None, "graph"), found, lambda *_: None)
+    if expected is None:
+        with pytest.raises(DoesNotApply, match="after a first token"):
+            graph(study)
+        return
+    graph(study)
+    assert asked == [expected]
+    assert len(pd.concat(found.frames)) == 3 * 5
 
 
 def test_a_task_that_the_model_does_not_do_is_noted(model: Any, pairs_file: Path) -> None:
