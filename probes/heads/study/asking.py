@@ -77,13 +77,17 @@ def questions(study: Study, n: int) -> Questions:
 
 def short_questions(study: Study) -> Questions:
     """Few such trials of the shortest length, for what is asked many times."""
+    return _asked(study, short_trials(study, min(SINGLE_TRIALS, study.plan.ablations.trials)))
+
+
+def short_trials(study: Study, n: int) -> list[PlannedTrial]:
+    """The first `n` of the shortest length."""
     plan = study.plan.trials
-    n = min(SINGLE_TRIALS, study.plan.ablations.trials)
     several = plan.needles.several
     # A round of contexts meets every length at every depth, so that this many rounds hold enough of any length.
     rounds = -(-n // (len(plan.depths) * several))
     more = study.judging(rounds * len(plan.lengths) * len(plan.depths) * several)
-    return _asked(study, [each for each in more if each.tokens == min(plan.lengths)][:n])
+    return [each for each in more if each.tokens == min(plan.lengths)][:n]
 
 
 def _asked(study: Study, planned: list[PlannedTrial]) -> Questions:
