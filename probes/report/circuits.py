@@ -7,22 +7,33 @@ from typing import Any
 
 import numpy as np
 
-from probes.report.collapse_study import excludes_zero, numbers_of, records
+from probes.report.circuits_flow import label_words, neuron_words
+from probes.report.circuits_found import (
+    KEPT,
+    curve_of,
+    done,
+    fewest,
+    first_guess_from,
+    strongest,
+    taken_back,
+    task_rows,
+    tasks_done,
+)
+from probes.report.circuits_table import task_names, task_table
+from probes.report.collapse_study import excludes_zero, records
 from probes.report.data import RunData
 from probes.report.figures.card import listed
-from probes.report.figures.circuit_attribution import located
 from probes.report.figures.circuit_flow import taught_energy
-from probes.report.figures.circuit_patching import LEVELS, head_effects
+from probes.report.figures.circuit_patching import LEVELS
 from probes.report.figures.circuit_tasks import task_words
-from probes.report.frames import column, only
+from probes.report.frames import only
 from probes.report.head_tables import head_name, held, is_circuits, missing, tasks_of
-from probes.report.tables import Table
-from probes.report.text import NOTHING, clean, count, interval, is_number, number, percent, sentence
+from probes.report.text import clean, count, interval, is_number, number, percent, sentence
 from probes.report.verdict import Verdict, conclusion, unfinished
 
+__all__ = ["circuits_verdict", "headline", "task_names"]
 Row = dict[str, Any]
 NOT_MEASURED = "No task was measured"
-KEPT = 0.8  # share of the logit difference that counts as kept
 TRUSTED = 0.8  # correlation from whose lower end on attribution patching stands in for activation patching
 _NAMED = 3
 
@@ -38,17 +49,6 @@ def circuits_verdict(data: RunData) -> Verdict | None:
         return replace(partial, table=table)
     told = [words for tell in _TOLD if (words := tell(data))]
     return Verdict("found", headline(data), (*told, *_absent(data)), table)
-
-
-def task_rows(data: RunData) -> dict[str, Row]:
-    """Accuracy and logit differences by task."""
-    frame = held(data, "tasks") if is_circuits(data) else None
-    return {} if frame is None else {row["task"]: row for row in reversed(records(frame))}
-
-
-def done(row: Row) -> bool:
-    """Whether the right answer is shown to be ahead in more than half of the pairs."""
-    return is_number(row["low"]) and row["low"] > 0.5
 
 
 def headline(data: RunData) -> str:
@@ -69,46 +69,7 @@ def headline(data: RunData) -> str:
         return start
     few, row = min(best, key=lambda pair: pair[0]["heads_kept"])
     heads = f"{count(few['heads_kept'])} of {count(few['all'])} heads"
-    return f"{start}; {heads} keep {percent(KEPT, 0)} of {task_words(row['task'])}"
-
-
-def fewest(
-    data: RunData, task: str, rankings: tuple[str, ...] = ("activation", "attribution", "dla")
-) -> Row | None:
-    """The smallest number of heads whose faithfulness is shown (lower end) to be 80 % or more, and is so with more."""
-    frame = held(data, "faithfulness") if is_circuits(data) else None
-    if frame is None:
-        return None
-    rows = only(frame, task=task)
-    total = float(column(rows, "heads_kept").max()) if len(rows) else 0.0
-    found: list[Row] = []
-    for ranking in rankings:
-        curve = records(only(rows, ranking=ranking).sort_values("heads_kept"))
-        kept = [row for row in curve if row["heads_kept"] < total]
-        below = [at for at, row in enumerate(kept) if row["value"] < KEPT]
-        kept = (
-            kept[below[-1] + 1 :] if below else kept
-        )  # a curve may rise above the whole and fall again
-        reach = next((row for row in kept if is_number(row["low"]) and row["low"] >= KEPT), None)
-        if reach is not None:
-            found.append({**reach, "all": total})
-    return min(found, key=lambda row: row["heads_kept"], default=None)
-
-
-def strongest(data: RunData, task: str) -> list[Row]:
-    """Heads by how much patching them alone brings back, those shown to help; by direct attribution where unpatched."""
-    for name in ("patching", "attribution"):
-        frame = held(data, name) if is_circuits(data) else None
-        if frame is None:
-            continue
-        rows = only(frame, task=task)
-        rows = head_effects(rows) if name == "patching" else located(rows, component="head")
-        if len(rows):
-            sure = [
-                r for r in records(rows) if r["value"] > 0 and excludes_zero(r["low"], r["high"])
-            ]
-            return sorted(sure, key=lambda row: -row["value"])
-    return []
+    return f"{start}; {heads}, with all MLPs, keep {percent(KEPT, 0)} of {task_words(row['task'])}"
 
 
 def _undone(data: RunData) -> str:
@@ -122,22 +83,21 @@ def _undone(data: RunData) -> str:
     return f"Not shown to be done: {listed(told)}; which heads carry that means little."
 
 
-def _does(data: RunData) -> list[str]:
-    return [
-        task for task in tasks_of(data) if task in task_rows(data) and done(task_rows(data)[task])
-    ]
-
-
 def _heads(data: RunData) -> str:
     told: list[str] = []
-    for task in _does(data):
+    seen: list[Row] = []
+    for task in tasks_done(data):
         heads = strongest(data, task)[:_NAMED]
+        seen += heads
         if heads:
             named = [
-                f"{head_name(row['block'], row['head'])} ({number(row['value'], 2)})"
+                f"{head_name(row['block'], row['head'])} ({number(row['value'], 2)} "
+                f"{interval(row['low'], row['high'], 2)})"
                 for row in heads
             ]
             told.append(f"{task_words(task)} by {listed(named)}")
+    if not told:
+        return ""
     frame = held(data, "patching")
     patched = frame is not None and not only(frame, level="head", method="activation").empty
     how = (
@@ -145,13 +105,19 @@ def _heads(data: RunData) -> str:
         if patched
         else "logits written towards the answer"
     )
-    return f"Heads that carry most ({how}): {'; '.join(told)}." if told else ""
+    fresh = all(row.get("fresh") == 1 for row in seen)
+    where_ = (
+        "on other pairs than those that picked the heads"
+        if fresh
+        else "on the pairs that picked the heads, which flatters them"
+    )
+    return f"Heads that carry most ({how}, {where_}; bounds for all heads together): {'; '.join(told)}."
 
 
 def _few(data: RunData) -> str:
     told: list[str] = []
-    for task in _does(data):
-        few, control = fewest(data, task), fewest(data, task, ("random",))
+    for task in tasks_done(data):
+        few, control = fewest(data, task), fewest(data, task, "random")
         if few is None:
             if held(data, "faithfulness") is not None:
                 told.append(
@@ -166,15 +132,13 @@ def _few(data: RunData) -> str:
         told.append(
             f"{task_words(task)} is kept by {count(few['heads_kept'])} of {count(few['all'])} heads, {beside}"
         )
-    kept = f"Kept at {percent(KEPT, 0)} or more (lower end of the interval): "
+    kept = f"Kept at {percent(KEPT, 0)} or more (lower end of the interval, at all larger numbers too; MLPs intact): "
     return f"{kept}{'; '.join(told)}." if told else ""
 
 
 def _passing(data: RunData, task: str) -> str:
     """What is said of a curve that rises above the whole with few heads and falls again: some work against it."""
-    frame: Any = held(data, "faithfulness")
-    rows = only(only(frame, task=task), ranking="activation")
-    sure = [row for row in records(rows) if is_number(row["low"]) and row["low"] >= 1]
+    sure = [row for row in curve_of(data, task) if is_number(row["low"]) and row["low"] >= 1]
     if not sure:
         return ""
     best = max(sure, key=lambda row: row["value"])
@@ -190,7 +154,7 @@ def _trusted(data: RunData) -> str:
     frame = held(data, "agreement")
     if frame is None:
         return ""
-    rows = [row for row in records(frame) if row["task"] in _does(data)]
+    rows = [row for row in records(frame) if row["task"] in tasks_done(data)]
     if not rows:
         return ""
     ends = [row["low"] if is_number(row["low"]) else row["pearson"] for row in rows]
@@ -211,15 +175,12 @@ def _lens(data: RunData) -> str:
     if frame is None:
         return ""
     told: list[str] = []
-    for task in _does(data):
-        rows = records(only(frame, task=task).sort_values("layer"))
-        first = next(
-            (row["layer"] for row in rows if is_number(row["top1_low"]) and row["top1_low"] >= 0.5),
-            None,
-        )
+    for task in tasks_done(data):
+        rows = records(only(frame, task=task))
+        first = first_guess_from(data, task)
         if first is not None:
             told.append(
-                f"{task_words(task)} from layer {first:.0f} on the first guess in half of the texts or more"
+                f"{task_words(task)} from layer {first} on the first guess in half of the texts or more"
             )
         elif rows:
             best = max(rows, key=lambda row: row["logprob"])
@@ -228,8 +189,7 @@ def _lens(data: RunData) -> str:
 
 
 def _suppressed(data: RunData) -> str:
-    rows = records(numbers_of(data, "answer_suppression", ""))
-    rows = [row for row in rows if row["dataset"] in _does(data)]
+    rows = [row for task, row in taken_back(data).items() if task in tasks_done(data)]
     if not rows:
         return ""
     sure = [row for row in rows if excludes_zero(row["low"], row["high"]) and row["value"] > 0]
@@ -239,7 +199,8 @@ def _suppressed(data: RunData) -> str:
         f"{task_words(row['dataset'])} {number(row['value'], 2)} {interval(row['low'], row['high'], 2)}"
         for row in sure
     ]
-    return f"The last layers take the answer back (log-probability below its best layer): {'; '.join(told)}."
+    how = "log-probability at the best earlier layer, chosen on other pairs, less that at the last"
+    return f"The last layers take the answer back ({how}): {'; '.join(told)}."
 
 
 def _graph(data: RunData) -> str:
@@ -279,56 +240,4 @@ def _of_tasks(part: str, tasks: list[str]) -> str:
     return f"{part} of {listed([task_words(task) for task in tasks])}"
 
 
-def task_table(data: RunData) -> Table | None:
-    """One row per task: is it done, who carries it, how few keep it; None without any."""
-    rows: list[tuple[str, ...]] = []
-    held_rows = task_rows(data)
-    for task in tasks_of(data):
-        row = held_rows.get(task)
-        if row is None:
-            continue
-        carry = (
-            strongest(data, task)[:_NAMED] if done(row) else []
-        )  # else there is nothing to carry
-        heads = ", ".join(head_name(h["block"], h["head"]) for h in carry)
-        few = fewest(data, task) if done(row) else None
-        lost = next(
-            (
-                r
-                for r in records(numbers_of(data, "answer_suppression", ""))
-                if r["dataset"] == task
-            ),
-            None,
-        )
-        rows.append((
-            task_words(task),
-            count(row["n"]),
-            f"{number(row['accuracy'], 2)} {interval(row['low'], row['high'], 2)}".strip(),
-            number(row["logit_difference_clean"], 2),
-            number(row["logit_difference_corrupted"], 2),
-            heads or NOTHING,
-            NOTHING if few is None else count(few["heads_kept"]),
-            NOTHING if lost is None else f"{number(lost['value'], 2)} {interval(lost['low'], lost['high'], 2)}".strip(),
-        ))  # fmt: skip
-    if not rows:
-        return None
-    columns = (
-        "task", "pairs", "right ahead", "logits", "corrupted", "strongest heads",
-        f"keep {percent(KEPT, 0)}", "taken back",
-    )  # fmt: skip
-    note = (
-        "Right ahead: share of pairs in which the right answer is, with a 95 % interval; above 0.5 the model does the "
-        "task. Logits: right minus wrong, in clean and in corrupted texts. Strongest heads: by patching each alone, "
-        "those shown to help. Keep: the fewest heads whose faithfulness is shown to reach that share. Taken "
-        "back: log-probability of the answer at its best layer less that at the last. A dash: not measured, not "
-        "shown, or the task is not done."
-    )
-    return Table("", columns, tuple(rows), frozenset({1, 2, 3, 4, 6, 7}), note)
-
-
-def task_names(data: RunData) -> list[str]:
-    """Tasks in the table, row by row."""
-    return [task for task in tasks_of(data) if task in task_rows(data)]
-
-
-_TOLD = (_undone, _heads, _few, _trusted, _lens, _suppressed, _graph)
+_TOLD = (_undone, _heads, _few, _trusted, _lens, _suppressed, label_words, _graph, neuron_words)

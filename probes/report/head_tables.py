@@ -49,7 +49,7 @@ TABLES = {
     "composition": Schema(
         ("kind",),
         ("block_from", "head_from", "block_to", "head_to", "value"),
-        ("component", "floor", "floor_low", "floor_high"),
+        ("component", "floor", "floor_low", "floor_high", "floor_max_high"),
     ),
     "head_spectra": Schema(("circuit",), ("block", "head", "rank", "singular_value")),
     "low_rank": Schema(("circuit", "heads", "measure"), ("rank", "value"), _SPAN),
@@ -63,6 +63,7 @@ TABLES = {
     "patching": Schema(
         ("task", "method", "level"), ("value",), ("layer", "block", "head", *_SPAN), ("positions",)
     ),
+    "strongest": Schema(("task",), ("block", "head", "value"), ("fresh", *_SPAN)),
     "agreement": Schema(("task", "level"), ("pearson",), _SPAN),
     "faithfulness": Schema(("task", "ranking"), ("heads_kept", "value"), ("share", *_SPAN)),
     "lens": Schema(

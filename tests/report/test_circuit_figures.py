@@ -12,7 +12,7 @@ import pytest
 import synthetic_circuits as planted
 
 from probes.report import RunData
-from probes.report.circuits import fewest, strongest
+from probes.report.circuits_found import fewest, first_guess_from, strongest
 from probes.report.content import verdict
 from probes.report.figures import (
     answer_lens,
@@ -192,10 +192,12 @@ def test_words_and_table(run: RunData) -> None:
     assert told.headline.startswith(
         "The model does 2 of 3 tasks (indirect object and greater than)"
     )
-    assert "20 of 72 heads keep 80" in told.headline
+    assert "20 of 72 heads, with all MLPs, keep 80" in told.headline
     words = "\n".join(told.sentences)
     assert "Not shown to be done: docstring" in words
-    assert "indirect object by 9.2 (0.48) and 10.0 (0.31)" in words
+    assert "indirect object by 9.2 (0.48 [0.43, 0.53]) and 10.0 (0.31 [0.26, 0.36])" in words
+    assert "on other pairs than those that picked the heads; bounds for all heads together" in words
+    assert "MLPs intact" in words
     assert "no number of random ones tried does" in words
     assert "Attribution patching may be trusted here" in words
     assert "The last layers take the answer back" in words
@@ -215,8 +217,101 @@ def test_the_fewest_heads_must_be_shown_to_keep_it(run: RunData) -> None:
     assert few is not None
     assert few["heads_kept"] == 20
     assert few["low"] >= 0.8
-    assert fewest(run, "ioi", ("random",)) is None  # all heads together are no finding
+    assert fewest(run, "ioi", "random") is None  # all heads together are no finding
     assert [(r["block"], r["head"]) for r in strongest(run, "ioi")][:2] == [(9, 2), (10, 0)]
+
+
+def _changed(parent: Path, name: str, change: Any) -> RunData:
+    path = planted.write_circuits_run(parent)
+    file = path / "tables" / f"{name}.parquet"
+    change(pd.read_parquet(file)).to_parquet(file)
+    return RunData.of(RunView(path))
+
+
+def test_a_curve_that_falls_again_is_kept_by_no_number_before(tmp_path: Path) -> None:
+    """One ranking is asked, the best that was measured; what it reaches at 5 heads and loses at 20 is not kept."""
+
+    def fall(frame: pd.DataFrame) -> pd.DataFrame:
+        at = frame["task"].eq("ioi") & frame["ranking"].eq("activation")
+        for kept, value in ((5, 1.3), (10, 1.2), (20, 0.5), (40, 0.95)):
+            rows = at & frame["heads_kept"].eq(kept)
+            frame.loc[rows, ["value", "low", "high"]] = [value, value - 0.04, value + 0.04]
+        return frame
+
+    data = _changed(tmp_path, "faithfulness", fall)
+    few = fewest(data, "ioi")
+    assert few is not None
+    assert (
+        few["heads_kept"] == 40
+    )  # attribution keeps it with 20, but is not the ranking that is asked
+    words = "\n".join(verdict(data).sentences)
+    assert "indirect object is kept by 40 of 72 heads" in words
+
+    def wider(frame: pd.DataFrame) -> pd.DataFrame:
+        frame = fall(frame)
+        rows = frame["ranking"].eq("activation") & frame["heads_kept"].eq(40)
+        frame.loc[rows, "low"] = 0.7  # not shown with more heads: not kept
+        return frame
+
+    (tmp_path / "b").mkdir()
+    data = _changed(tmp_path / "b", "faithfulness", wider)
+    assert fewest(data, "ioi") is None
+    words = "\n".join(verdict(data).sentences)
+    assert "indirect object is not kept by any number of heads tried short of all" in words
+    assert "with the best 5 heads it is even 130" in words
+
+
+def test_the_first_guess_must_last_to_the_end(run: RunData, tmp_path: Path) -> None:
+    assert first_guess_from(run, "ioi") == 10  # 0.96 · (10 / 12)² − 0.1 ≥ 0.5
+
+    def lose(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[frame["layer"].eq(11), "top1_low"] = 0.2
+        return frame
+
+    data = _changed(tmp_path, "lens", lose)
+    assert first_guess_from(data, "ioi") == 12
+    assert "from layer 12 on" in "\n".join(verdict(data).sentences)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_heads_whose_bounds_reach_zero_are_not_named(tmp_path: Path, fresh: bool) -> None:
+    def widen(frame: pd.DataFrame) -> pd.DataFrame:
+        frame["fresh"] = int(fresh)
+        frame.loc[frame["value"] < 0.4, "low"] = -0.01
+        return frame
+
+    data = _changed(tmp_path, "strongest", widen)
+    assert [(r["block"], r["head"]) for r in strongest(data, "ioi")] == [(9, 2)]
+    words = "\n".join(verdict(data).sentences)
+    assert ("which flatters them" in words) != fresh
+
+
+def test_pointwise_intervals_alone_are_widened(tmp_path: Path) -> None:
+    """A run without the table `strongest`: one of 72 heads must be shown against all of them."""
+
+    def narrow(frame: pd.DataFrame) -> pd.DataFrame:
+        heads = frame["level"].eq("head") & frame["method"].eq("activation")
+        frame.loc[heads, ["value", "low", "high"]] = [0.1, 0.02, 0.18]
+        frame.loc[heads & frame["head"].eq(2) & frame["block"].eq(9), "low"] = 0.09
+        return frame
+
+    _changed(tmp_path, "patching", narrow)
+    for file in tmp_path.glob("**/strongest.parquet"):
+        file.unlink()
+    data = RunData.of(RunView(next(tmp_path.glob("*/run.json")).parent))
+    assert [(r["block"], r["head"]) for r in strongest(data, "ioi")] == [(9, 2)]
+
+
+def test_words_of_label_words_and_neurons(run: RunData) -> None:
+    words = "\n".join(verdict(run).sentences)
+    assert (
+        "Information flow (sentiment) is strongest from the texts into label words at block 0 (1"
+        in words
+    )
+    assert "from label words to the answer at block 11" in words
+    assert "with random labels 0.3" in words
+    assert "Neurons of the MLPs by block: 0.60 to 0.82 of them are all but silent" in words
+    assert "of another text 0.10), with the whole interval above it in 12 of 12 blocks" in words
 
 
 @pytest.mark.parametrize(

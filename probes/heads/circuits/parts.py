@@ -112,8 +112,8 @@ def _fresh(study: Study, task: Task) -> Task | None:
 def _strongest(study: Study, task: Task, effects: Effects) -> None:
     """Table strongest: the heads that bring back most of the answer, patched once more on pairs that did not pick them.
 
-    Where there are no such pairs, all heads as they are on the same pairs. Intervals hold for all rows of a task at
-    once.
+    Where there are no such pairs (`fresh` 0), all heads as they are on the same pairs. Intervals hold for all rows of a
+    task at once.
     """
     heads = effects.part([p for p in effects.patches if p.level == "head"])
     if not heads.patches:
@@ -129,7 +129,7 @@ def _strongest(study: Study, task: Task, effects: Effects) -> None:
     study.extend(
         "strongest",
         (
-            {"task": task.name, "fresh": fresh is not None, **{k: row[k] for k in kept}}
+            {"task": task.name, "fresh": int(fresh is not None), **{k: row[k] for k in kept}}
             for row in own.together(draws)
         ),
     )

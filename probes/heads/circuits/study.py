@@ -41,7 +41,9 @@ MEASURES_OF = {
     **MEASURES,
 }
 _APPLIES = ["part", "task", "applies", "reason"]
-_INTEGERS = ("layer", "block", "head", "heads_kept", "skipped", "context", "node", "a", "b", "n", "seed")  # fmt: skip
+_INTEGERS = (
+    "layer", "block", "head", "heads_kept", "fresh", "skipped", "context", "node", "a", "b", "n", "seed",
+)  # fmt: skip
 _WORDS = (
     "task", "component", "method", "level", "positions", "ranking", "reason", "example_clean", "example_corrupted",
     "answer", "wrong", "dataset", "flow", "variant", "word", "measure", "part",
@@ -93,7 +95,7 @@ def _frame(rows: Rows | pd.DataFrame) -> pd.DataFrame:
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    return typed(frame, integers=_INTEGERS, words=_WORDS, truths=("applies", "fresh"))
+    return typed(frame, integers=_INTEGERS, words=_WORDS, truths=("applies",))
 
 
 def study_circuits(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -18,11 +20,13 @@ from probes.report.text import count, interval, label, number
 from probes.report.theme import ACCENT, NEUTRAL, PALETTE
 
 FAITHFUL_HOW = (
-    "Only the n highest-ranked heads keep their output, all others give their mean over texts; MLPs stay. 1 "
+    "Only the n highest-ranked heads keep their output, all others give their mean over texts; MLPs stay intact. 1 "
     "(dashed): the whole model’s log-odds, 0: none. A ranking is good if its line rises early; it must do so against "
-    "random order (grey). Bands are 95 % intervals over pairs. Above 1 heads are left out that work against the "
+    "random order (grey; another one for each pair). Rankings by size, whatever the sign, are hidden until their name "
+    "is clicked. Bands are 95 % intervals over pairs. Above 1 heads are left out that work against the "
     "answer."
 )
+_BY_SIZE = ":absolute"  # behind the name of a ranking
 _RANKINGS = {
     "activation": Look("activation patching", ACCENT),
     "attribution": Look("attribution patching", PALETTE[0], "dash", "square"),
@@ -49,8 +53,11 @@ def _faithful_card(frame: pd.DataFrame, task: str) -> FigureCard:
     told: list[str] = []
     for ranking in reversed(ordered(names(rows, "ranking"), list(_RANKINGS))):
         own = only(rows, ranking=ranking).sort_values("place")
-        look = _RANKINGS.get(ranking, Look(label(ranking, 30), PALETTE[3]))
-        drawn = line(own, Along("place", "", "heads kept"), look)
+        name, by_size, _ = ranking.partition(_BY_SIZE)
+        look = _RANKINGS.get(name, Look(label(name, 30), PALETTE[3]))
+        if by_size:
+            look = replace(look, name=f"{look.name}, by size", width=1.2)
+        drawn = line(own, Along("place", "", "heads kept"), look, band=not by_size)
         for trace in drawn:
             if "customdata" in trace:
                 trace["customdata"] = [
@@ -60,7 +67,9 @@ def _faithful_card(frame: pd.DataFrame, task: str) -> FigureCard:
                         strict=True,
                     )
                 ]
-        traces += drawn
+        traces += [{**trace, "visible": "legendonly"} for trace in drawn] if by_size else drawn
+        if by_size:
+            continue
         early = next((r for r in records(own) if r["value"] >= 0.8), None)
         told.append(
             f"{look.name} reaches 0.8 with {count(early['heads_kept'])} heads"

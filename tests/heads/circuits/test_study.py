@@ -95,7 +95,7 @@ def test_all_parts_of_a_task(model: Any, pairs_file: Path) -> None:
     for measure, own in areas.groupby("measure"):
         assert sorted(own["variant"]) == ["activation", "attribution", "dla", "random"], measure
     again = found.tables["strongest"]
-    assert again["fresh"].all()  # measured on pairs that did not pick them
+    assert again["fresh"].eq(1).all()  # measured on pairs that did not pick them
     assert set(again["n"]) == {12}
     assert len(again) == 5
     shown = again[again["low"] > 0]
@@ -129,7 +129,7 @@ def test_heads_are_shown_on_their_own_pairs_only_where_there_are_no_others(
     found = Findings()
     study_circuits(model, plan(pairs_file, "patching", pairs=10), found)
     again = found.tables["strongest"]
-    assert not again["fresh"].any()
+    assert again["fresh"].eq(0).all()
     assert len(again) == 12  # all heads, bounds for all of them at once
     assert set(again["n"]) == {8}
 
