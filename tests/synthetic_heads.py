@@ -250,7 +250,8 @@ def composition_table(strength: float) -> pd.DataFrame:
                     value = 0.31 if planted else value
                     rows.append({
                         "kind": kind, "block_from": b, "head_from": h, "block_to": to, "head_to": 1, "component": None,
-                        "value": value, "floor": 0.06, "floor_low": 0.055, "floor_high": 0.065, "n": 20, "seed": 0,
+                        "value": value, "floor": 0.06, "floor_low": 0.055, "floor_high": 0.065,
+                        "floor_max_high": 0.08, "n": 20, "seed": 0,
                     })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -11,8 +11,8 @@ from panels.state import Shown
 from panels.summary import pickable
 from panels.words import section
 
+from probes.report.head_list import ranked_names
 from probes.report.head_tables import HEADS
-from probes.report.heads import ranked_names
 from probes.report.text import sentence
 from probes.report.verdict import verdict
 

@@ -10,6 +10,7 @@ from panels.words import section, small, tag
 from probes.report.collapse_table import gain
 from probes.report.figures.head_ablation import measure_words
 from probes.report.figures.head_tokens import answer_rows, examples, kept_heads, token_row
+from probes.report.head_list import effects
 from probes.report.head_tables import (
     RETRIEVAL,
     HeadFocus,
@@ -20,7 +21,6 @@ from probes.report.head_tables import (
     ranking,
     values_of,
 )
-from probes.report.heads import effects
 from probes.report.text import clean, count, interval, number, percent
 
 EXAMPLE, TOKEN = "example", "token"  # of the session and of the URL

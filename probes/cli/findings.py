@@ -16,6 +16,7 @@ from probes.runs import RunView
 _LEFT_OUT = frozenset(
     {"family", "n", "selectivity", "MDL depth", "compression", "layers", "highest at", "lowest at"}
 )
+MOST_ROWS = 10  # of a table on the terminal
 
 
 def print_findings(view: RunView) -> None:
@@ -28,6 +29,9 @@ def print_findings(view: RunView) -> None:
         console.print(words, markup=False)
     if found.table is not None:
         console.print(_table(found.table))
+        more = len(found.table.rows) - MOST_ROWS
+        if more > 0:
+            console.print(f"and {more} more rows in the report\n", markup=False)
         console.print(found.table.note, style="dim", markup=False)
     console.print()
 
@@ -38,6 +42,6 @@ def _table(lines: Lines) -> Table:
     for at in shown:
         right = at in lines.numeric
         table.add_column(lines.columns[at], justify="right" if right else "left", no_wrap=right)
-    for row in lines.rows:
+    for row in lines.rows[:MOST_ROWS]:
         table.add_row(*(Text(row[at]) for at in shown))
     return table

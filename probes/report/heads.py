@@ -14,7 +14,8 @@ from probes.report.figures.card import listed
 from probes.report.figures.head_ablation import MEASURES, measure_words
 from probes.report.figures.head_composition import kind_words, whole_pairs
 from probes.report.figures.head_types import CONTROL
-from probes.report.frames import column, names, only
+from probes.report.frames import column, only
+from probes.report.head_list import effects, head_table
 from probes.report.head_tables import (
     RETRIEVAL,
     THRESHOLD,
@@ -26,21 +27,12 @@ from probes.report.head_tables import (
     run_number,
     values_of,
 )
-from probes.report.tables import Table
-from probes.report.text import NOTHING, clean, count, interval, is_number, number, percent, sentence
+from probes.report.text import clean, count, interval, is_number, number, percent, sentence
 from probes.report.verdict import Verdict, conclusion, unfinished
 
 Row = dict[str, Any]
 NOT_MEASURED = "Which heads retrieve was not measured"
-SHOWN = 40  # heads that the table ranks
 _K = 10  # ablated heads that words speak of, where the run has that many
-_COLUMNS = (  # measure or effect, title in the table
-    (RETRIEVAL, "retrieval score"),
-    ("query_mass", "question"),
-    ("copy_contribution", "copies"),
-    ("induction_score", "induction"),
-    ("previous_token_score", "previous"),
-)
 
 
 @conclusion("heads")
@@ -64,7 +56,10 @@ def headline(data: RunData) -> str:
     found = sum(row["value"] >= THRESHOLD for row in heads)
     if not found:
         return f"No head is a retrieval head here: none of {count(len(heads))} scores {THRESHOLD} or more"
-    some = f"{count(found)} of {count(len(heads))} heads {'scores' if found == 1 else 'score'} as retrieval heads"
+    share = _share(data, "retrieval_share", found / len(heads))
+    sure = f" ({share})" if share.endswith("]") else ""
+    verb = "scores" if found == 1 else "score"
+    some = f"{count(found)} of {count(len(heads))} heads{sure} {verb} as retrieval heads"
     row = strongest(data)
     if row is None:
         return some
@@ -105,6 +100,13 @@ def hurts(row: Row) -> bool:
     return excludes_zero(row["over_random_low"], row["over_random_high"]) and row["over_random"] < 0
 
 
+def _share(data: RunData, measure: str, value: float, digits: int = 1) -> str:
+    """A share in per cent with the interval that the run states, where it does."""
+    stated = run_number(data, measure)
+    span = "" if stated is None else interval(100 * stated["low"], 100 * stated["high"], digits)
+    return f"{percent(value, digits)} {span}".strip()
+
+
 def _sparse(data: RunData) -> str:
     heads = ranking(data)
     if not heads:
@@ -115,9 +117,8 @@ def _sparse(data: RunData) -> str:
         ("retrieval_share", f"score {THRESHOLD} or more", float((values >= THRESHOLD).mean())),
         ("retrieval_zero_share", "score exactly 0", float((values == 0).mean())),
     ):
-        stated = run_number(data, measure)
-        span = "" if stated is None else interval(100 * stated["low"], 100 * stated["high"], 1)
-        parts.append(f"{percent(value)} of heads {words}" + (f" {span}" if span else ""))
+        share, _, span = _share(data, measure, value).partition(" [")
+        parts.append(f"{share} of heads {words}" + (f" [{span}" if span else ""))
     best = heads[0]
     name = head_name(best["block"], best["head"])
     size = f"{number(best['value'])} {interval(best['low'], best['high'])}".strip()
@@ -130,7 +131,7 @@ def _answered(data: RunData) -> str:
     row = run_number(data, "answered_share")
     if row is None:
         return ""
-    told = f"The model answers {percent(row['value'], 0)} of {count(row['n'])} trials"
+    told = f"The model answers {_share(data, 'answered_share', row['value'], 0)} of {count(row['n'])} trials"
     if row["value"] < 0.5:
         return f"{told}; scores are means over those alone, and of few trials."
     return f"{told}; scores are means over those."
@@ -196,14 +197,38 @@ def _spared(data: RunData) -> str:
 
 
 def _single(data: RunData) -> str:
+    """Whether heads that score high matter more one by one, of how many heads, and whether plain text says the same."""
     row = run_number(data, "ablation_agreement", "answer_logprob")
-    if row is None:
+    if row is None or row["variant"] not in ("", "answer_logprob"):
         return ""
-    size = f"{number(row['value'], 2)} {interval(row['low'], row['high'], 2)}".strip()
+    size = (
+        f"rank correlation {number(row['value'], 2)} {interval(row['low'], row['high'], 2)}".strip()
+    )
+    size += _asked(data)
+    other = run_number(data, "ablation_agreement", "control_logprob")
+    beside = ""
+    if other is not None and other["variant"] == "control_logprob":
+        span = interval(other["low"], other["high"], 2)
+        beside = f"; with plain text, {number(other['value'], 2)} {span}".rstrip()
+        if excludes_zero(other["low"], other["high"]) and other["value"] * row["value"] > 0:
+            beside += ": such heads matter so for text that needs no retrieval too"
     if not excludes_zero(row["low"], row["high"]):
-        return f"One head at a time, the score is not shown to say which head matters (rank correlation {size})."
+        return f"One head at a time, the score is not shown to say which head matters ({size}{beside})."
     word = "more" if row["value"] > 0 else "less"
-    return f"One head at a time, heads with a higher score matter {word} (rank correlation {size})."
+    return f"One head at a time, heads with a higher score matter {word} ({size}{beside})."
+
+
+def _asked(data: RunData) -> str:
+    """Which heads were ablated one by one, and on how many trials."""
+    single, heads = effects(data), ranking(data)
+    if not single:
+        return ""
+    best = {(int(row["block"]), int(row["head"])) for row in heads[: (len(single) + 1) // 2]}
+    chosen = ", half of them chosen for a high score" if best and best <= single.keys() else ""
+    chosen = "" if len(single) >= len(heads) else chosen
+    trials = min((row["n"] for row in single.values() if is_number(row["n"])), default=None)
+    judged = "" if trials is None else f", each by {count(trials)} trials"
+    return f" over {count(len(single))} heads{chosen}{judged}"
 
 
 def _types(data: RunData) -> str:
@@ -228,12 +253,17 @@ def _composition(data: RunData) -> str:
         return ""
     best = records(rows.iloc[[int(np.argmax(column(rows, "excess")))]])[0]
     pair = f"{head_name(best['block_from'], best['head_from'])} → {head_name(best['block_to'], best['head_to'])}"
-    floor = f"{number(best['floor'])} {interval(best['floor_low'], best['floor_high'])}".strip()
-    size = f"{number(best['value'])}, random matrices {floor}"
-    if not best["excess"] > 0:
+    most = best["floor_max_high"]
+    size = f"{number(best['value'])}, random matrices {number(best['floor'])}"
+    if not is_number(most):
+        most_of = f"the strongest of {count(len(rows))} is {pair} ({size})"
+        return f"No pair of heads can be named: {most_of}, which may be chance."
+    size = f"{size}, the highest of all pairs by chance {number(most)}"
+    if not best["value"] > most:
         return f"No pair of heads is shown to compose; the strongest of {count(len(rows))}: {pair}, {size}."
-    most = f"The pair of heads that composes most, of {count(len(rows))}, is {pair}"
-    return f"{most} through {kind_words(best['kind'])}: {size}."
+    some = int((column(rows, "excess") > 0).sum())
+    told = f"{count(some)} of {count(len(rows))} pairs of heads compose more than chance allows for any of them"
+    return f"{told}, most of all {pair} through {kind_words(best['kind'])}: {size}."
 
 
 def _absent(data: RunData) -> list[str]:
@@ -245,60 +275,6 @@ def _absent(data: RunData) -> list[str]:
         sentence(f"not measured: {listed(parts)}" + (f" ({why})" if why else ""))
         for why, parts in by_reason.items()
     ]
-
-
-def effects(data: RunData) -> dict[tuple[int, int], Row]:
-    """The change by ablating each single head, of needle accuracy where it is known, else of the next measure."""
-    frame = held(data, "single") if is_heads(data) else None
-    if frame is None:
-        return {}
-    measure = ordered(names(frame, "measure"), ["answer_logprob", *MEASURES])[0]
-    return values_of(only(frame, measure=measure))
-
-
-def head_table(data: RunData) -> Table | None:
-    """The best heads with all that is known of them; None without any score."""
-    heads = ranking(data)
-    if not heads:
-        return None
-    known = [(m, title, values_of(head_rows(data, m))) for m, title in _COLUMNS]
-    known = [entry for entry in known if entry[2]]
-    single = effects(data)
-    titles = [title for _, title, _ in known]
-    columns = ["rank", "head", titles[0], *(["alone ablated"] if single else []), *titles[1:]]
-    rows: list[tuple[str, ...]] = []
-    for at, row in enumerate(heads[:SHOWN]):
-        head = int(row["block"]), int(row["head"])
-        cells = [_cell(values.get(head), span=m == RETRIEVAL) for m, _, values in known]
-        alone = single.get(head)
-        if single:
-            size = ("difference", "low", "high")
-            cells.insert(1, NOTHING if alone is None else gain(*(alone[name] for name in size)))
-        rows.append((str(at + 1), head_name(*head), *cells))
-    first = next(iter(single.values()), None)
-    effect = (
-        f" Alone ablated: change of {measure_words(first['measure'])} without this head."
-        if first
-        else ""
-    )
-    note = (
-        f"Showing {len(rows)} of {count(len(heads))} heads, named block.head, by retrieval score (mean over answered "
-        f"trials, with a 95 % interval; the highest of many look higher than they are).{effect} Question: attention "
-        "from the question to the needle, less that of an empty one. Copies: logits towards the answer from the "
-        "needle. Induction and previous: scores of these types. A dash: not measured."
-    )
-    return Table("", tuple(columns), tuple(rows), frozenset(range(len(columns))) - {1}, note)
-
-
-def _cell(row: Row | None, *, span: bool) -> str:
-    if row is None:
-        return NOTHING
-    return f"{number(row['value'])} {interval(row['low'], row['high']) if span else ''}".strip()
-
-
-def ranked_names(data: RunData) -> list[str]:
-    """Names of the heads in the table, row by row."""
-    return [head_name(row["block"], row["head"]) for row in ranking(data)[:SHOWN]]
 
 
 _TOLD = (_sparse, _answered, _stable, _needed, _spared, _single, _types, _composition)

@@ -254,7 +254,7 @@ def test_heads_by_name(run: RunData) -> None:
 def test_words_of_needed_heads(run: RunData) -> None:
     told = verdict(run)
     assert told.headline.startswith(
-        "6 of 270 heads score as retrieval heads, and ablating the best 10 hurts more"
+        "6 of 270 heads (2.2\xa0% [1.8, 2.6]) score as retrieval heads, and ablating the best 10 hurts more"
     )
     words = "\n".join(told.sentences)
     assert "the highest is head 16.3 with 0.620" in words
@@ -267,6 +267,45 @@ def test_words_of_needed_heads(run: RunData) -> None:
     assert told.table.rows[0][:2] == ("1", "16.3")
     assert told.table.rows[0][told.table.columns.index("alone ablated")].startswith("−1.2")
     assert told.table.rows[1][told.table.columns.index("induction")] == "0.800"
+
+
+def test_single_heads_are_told_with_their_choice_and_the_control(tmp_path: Path) -> None:
+    path = planted.write_heads_run(tmp_path)
+    words = "\n".join(verdict(RunData.of(RunView(path))).sentences)
+    assert "over 50 heads, half of them chosen for a high score, each by 100 trials" in words
+    assert "with plain text, 0.05 [−0.05, 0.15])" in words
+    file = path / "measurements.parquet"
+    frame = pd.read_parquet(file)
+    control = frame["variant"].eq("control_logprob")
+    frame.loc[control, ["value", "low", "high"]] = [0.6, 0.5, 0.7]
+    frame.to_parquet(file)
+    words = "\n".join(verdict(RunData.of(RunView(path))).sentences)
+    assert "such heads matter so for text that needs no retrieval too" in words
+
+
+def test_a_pair_is_named_only_above_the_highest_of_all_by_chance(tmp_path: Path) -> None:
+    path = planted.write_heads_run(tmp_path, parts=("composition",))
+    told = "\n".join(verdict(RunData.of(RunView(path))).sentences)
+    assert "1 of 3,915 pairs of heads compose more than chance allows" in told
+    assert "3.0 → 12.1 through keys: 0.310" in told
+    file = path / "tables" / "composition.parquet"
+    frame = pd.read_parquet(file)
+    frame.assign(floor_max_high=0.4).to_parquet(file)  # each pair alone is far above its floor
+    told = "\n".join(verdict(RunData.of(RunView(path))).sentences)
+    assert "No pair of heads is shown to compose" in told
+    frame.drop(columns="floor_max_high").to_parquet(file)
+    told = "\n".join(verdict(RunData.of(RunView(path))).sentences)
+    assert "No pair of heads can be named" in told
+
+
+def test_tables_beside_figures_hold_what_is_drawn(run: RunData) -> None:
+    """Not every singular value of every head: they made half of a report."""
+    held = {card.id: card for card in cards(run)}
+    spectra = held["head-spectra"].data
+    assert len(spectra) == 2 * 32 * 4  # circuits, ranks; three quantiles and the best head
+    assert "16.3" in set(spectra["heads"])
+    assert len(held["head-composition-blocks"].data) == 200
+    assert held["head-composition-blocks"].data["value"].max() == 0.31
 
 
 def test_words_are_honest_where_nothing_is_shown(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from probes.report.text import clean, interval, number
 from probes.report.theme import MAGNITUDE, NEUTRAL, PALETTE
 
 _PAIRS = 12  # pairs per kind that are drawn
+_KEPT = 200  # pairs in the table beside the heatmaps, the strongest
 _KINDS = {"Q": "queries", "K": "keys", "V": "values"}
 PAIRS_HOW = (
     "How strongly what one head writes is read by a later one through its queries, keys or values: ‖AB‖/(‖A‖‖B‖) of "
-    "their weights, the strongest pairs of each kind. Grey: what random matrices with the same singular values give; "
-    "a pair within it is no more than chance. The strongest of thousands of pairs always look strong: the distance "
-    "to the grey counts."
+    "their weights, the strongest pairs of each kind. Grey bars: what random matrices with the same singular values "
+    "give. Of thousands of pairs some lie above that by chance: coloured are pairs above what the highest of all of "
+    "them would reach."
 )
 
 
@@ -31,14 +32,18 @@ def kind_words(kind: str) -> str:
 
 
 def whole_pairs(data: RunData) -> pd.DataFrame | None:
-    """Composition of whole matrices with `excess` over the upper end of the floor; None when not measured."""
+    """Composition of whole matrices with `excess` over the floor, None when not measured.
+
+    That is what the highest of all pairs reaches by chance; the upper end for a single pair where that is unknown.
+    """
     frame = held(data, "composition") if is_heads(data) else None
     if frame is None:
         return None
     rows = where(frame, ~np.isfinite(column(frame, "component")))
     if rows.empty:
         return None
-    floor = column(rows, "floor_high")
+    floor = column(rows, "floor_max_high")
+    floor = np.where(np.isfinite(floor), floor, column(rows, "floor_high"))
     floor = np.where(np.isfinite(floor), floor, column(rows, "floor"))
     return rows.assign(excess=column(rows, "value") - np.nan_to_num(floor))
 
@@ -103,7 +108,7 @@ def _pairs_panel(rows: pd.DataFrame, kind: str) -> Panel:
     colours = [PALETTE[0] if row["excess"] > 0 else NEUTRAL for row in held_rows]
     hover = [
         f"<b>{_pair(row)}</b>, {kind_words(kind)}<br>{number(row['value'])}<br>random {number(row['floor'])} "
-        f"{interval(row['floor_low'], row['floor_high'])}"
+        f"{interval(row['floor_low'], row['floor_high'])}, the highest of all {number(row['floor_max_high'])}"
         for row in held_rows
     ]
     spots: Spec = {
@@ -192,7 +197,7 @@ def _blocks_card(rows: pd.DataFrame) -> FigureCard:
         spec,
         BLOCKS_HOW,
         f"{len(panels)} heatmaps over blocks 0 to {last}. {'; '.join(told)}.",
-        best.sort_values(between).drop(columns="dataset"),
+        best.head(_KEPT).sort_values(between).drop(columns="dataset"),
     )
 
 

@@ -40,6 +40,7 @@ def _spectra_card(data: RunData, frame: pd.DataFrame, picked: HeadId | None) -> 
         shown.append((picked, f"picked head {head_name(*picked)}", SELECTED))
     panels: list[Panel] = []
     told: list[str] = []
+    kept: list[pd.DataFrame] = []  # what is drawn
     for circuit in ordered(names(frame, "circuit"), ["QK", "OV"]):
         rows = only(frame, circuit=circuit)
         spread = (
@@ -47,6 +48,13 @@ def _spectra_card(data: RunData, frame: pd.DataFrame, picked: HeadId | None) -> 
         )
         ranks = np.asarray(spread.index, dtype=float)
         low, middle, high = (np.asarray(spread[q], dtype=float) for q in (0.1, 0.5, 0.9))
+        for q, name in (
+            (0.1, "10 % of heads below"),
+            (0.5, "median"),
+            (0.9, "90 % of heads below"),
+        ):
+            part = {"heads": name, "circuit": circuit, "rank": ranks, "singular_value": spread[q]}
+            kept.append(pd.DataFrame(part))
         keep = thinned(pd.DataFrame({"rank": ranks})).index.to_numpy()
         band = shade(ranks[keep], low[keep], high[keep], NEUTRAL, 0.3)
         median = pd.DataFrame({"rank": ranks, "value": middle}).iloc[keep]
@@ -58,6 +66,7 @@ def _spectra_card(data: RunData, frame: pd.DataFrame, picked: HeadId | None) -> 
         for head, name, colour in shown:
             own = only(rows, block=head[0], head=head[1]).sort_values("rank")
             if len(own):
+                kept.append(own.assign(heads=head_name(*head)))
                 traces += line(
                     thinned(own), by_rank, Look(name, colour, size=3), value="singular_value"
                 )
@@ -71,7 +80,7 @@ def _spectra_card(data: RunData, frame: pd.DataFrame, picked: HeadId | None) -> 
         arranged(panels, sheet),
         SPECTRA_HOW,
         f"{len(panels)} panels over rank; {'; '.join(told)}.",
-        frame.drop(columns="dataset"),
+        pd.concat(kept, ignore_index=True)[["heads", "circuit", "rank", "singular_value"]],
     )
 
 

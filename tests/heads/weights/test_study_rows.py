@@ -36,4 +36,3 @@ def test_composition_writes_every_registered_measure(
 def test_what_ablations_are_judged_by_is_registered() -> None:
     for name in ("needle_accuracy", "answer_logprob", "control_logprob"):
         assert MEASURES[name].title
-        assert MEASURES[name].direction == "up"
