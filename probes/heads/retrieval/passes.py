@@ -51,6 +51,27 @@ class Context:
         return Context(copy.deepcopy(self.cache), self.tokens)
 
 
+@contextlib.contextmanager
+def aside(context: Context) -> Generator[Context]:
+    """While this lasts, a context to read on in that leaves `context` as it was.
+
+    Keys and values that are kept in full are shared and what was added is dropped afterwards; others (of a sliding
+    window or a recurrent block, which forget) are copied.
+    """
+    from transformers.cache_utils import DynamicLayer
+
+    layers: list[Any] = list(context.cache.layers)
+    if not layers or any(type(layer) is not DynamicLayer for layer in layers):
+        yield context.copy()
+        return
+    held = [(layer.keys, layer.values) for layer in layers]
+    try:
+        yield Context(context.cache, context.tokens)
+    finally:
+        for layer, (keys, values) in zip(layers, held, strict=True):
+            layer.keys, layer.values = keys, values
+
+
 def empty_context(model: Model) -> Context:
     """A context with nothing read, in the cache that the model's class makes for itself."""
     from transformers import DynamicCache

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probes.errors import InputError
+from probes.heads.retrieval.haystack import Haystack
 from probes.heads.retrieval.needles import Needle, builtin_needles, distractors_for
-from probes.heads.retrieval.trials import Haystack, Placed, Trial, build_trial
+from probes.heads.retrieval.trials import Placed, Trial, build_trial
 
 if TYPE_CHECKING:
     from probes.models import Model

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from probes.errors import InputError
+from probes.heads.retrieval.haystack import haystack_ids
 from probes.heads.retrieval.needles import Needle
 from probes.heads.retrieval.plan import DEPTHS, LENGTHS, plan_trials
 from probes.heads.retrieval.running import RunningScores
 from probes.heads.retrieval.scores import MODES, Mode, check_retrieval, measure_trial
 from probes.heads.retrieval.summary import needle_notes
-from probes.heads.retrieval.trials import haystack_ids
 from probes.tables import tidy
 
 if TYPE_CHECKING:

@@ -59,7 +59,7 @@ class Answered:
         ]
         tops = [top[mean[top] > 0] for mean, top in zip(means, tops, strict=True)]
         larger = max(map(len, tops))
-        overlap = len(np.intersect1d(*tops)) / larger if larger else None
+        overlap = len(set(tops[0].tolist()) & set(tops[1].tolist())) / larger if larger else None
         constant = any(np.ptp(mean) == 0 for mean in means)
         return overlap, None if constant else float(spearman(*means))
 

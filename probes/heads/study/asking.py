@@ -100,7 +100,7 @@ def _asked(study: Study, planned: list[PlannedTrial]) -> Questions:
     return Questions(planned, trials, control)
 
 
-def windows(study: Study) -> list[NDArray[np.int64]]:
+def windows(study: Study) -> list[list[int]]:
     """Token rows of the study's text, no needles in them: what means and directions are taken over.
 
     Each begins as the tokenizer begins every text, since heads do otherwise on text without its beginning.
@@ -109,4 +109,4 @@ def windows(study: Study) -> list[NDArray[np.int64]]:
     ids = study.haystack.ids
     before = leading_ids(study.model.require_tokenizer())
     length = min(length, len(ids) // rows, study.model.max_length - len(before))
-    return [np.concatenate([before, ids[i * length : (i + 1) * length]]) for i in range(rows)]
+    return [[*before.tolist(), *ids[i * length : (i + 1) * length].tolist()] for i in range(rows)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from planted_heads import planted_model
+from transformers.cache_utils import DynamicLayer
 from zoo import SPECS, VOCABULARY, D, build
 
 from probes.capture.attention_call import FusedCall
@@ -22,6 +23,7 @@ from probes.heads.retrieval import (
     haystack_ids,
     measure_trial,
 )
+from probes.heads.retrieval.passes import Context, aside, empty_context, read_on, row_logits
 
 _WIDE = {"hidden_size": D, "vocab_size": VOCABULARY, "bos_token_id": 5, "eos_token_id": 6}
 # Not Falcon with ALiBi: its eager and fused attention give logits that differ by more than 1.
@@ -330,3 +332,41 @@ def test_models_that_cannot_be_asked_say_why(llama: Any, make_trial: Any) -> Non
         measure_trial(llama, trial, "sampled")  # type: ignore[arg-type]
     with pytest.raises(DoesNotApply, match=r"sees later tokens|language-model head"):
         decode_trial(build("bert"), trial)
+
+
+def test_reading_aside_leaves_the_context_as_it_was_and_copies_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = build("llama")
+    context = empty_context(model)
+    first, second, other = np.arange(7, 19), np.arange(9, 13), np.arange(20, 26)
+    read_on(model, first, context)
+    before = [layer.keys for layer in context.cache.layers]
+    monkeypatch.setattr(Context, "copy", lambda _: pytest.fail("copied"))
+    with aside(context) as elsewhere:
+        read_on(model, other, elsewhere)
+        assert elsewhere.tokens == 18
+    assert context.tokens == 12
+    assert all(a is layer.keys for a, layer in zip(before, context.cache.layers, strict=True))
+    after = row_logits(model, read_on(model, second, context), range(4))
+    whole = row_logits(model, read_on(model, np.concatenate([first, second])), range(12, 16))
+    torch.testing.assert_close(after, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_a_context_that_forgets_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("mistral")
+    copies: list[Context] = []
+    whole = Context.copy
+
+    def counted(self: Context) -> Context:
+        copies.append(self)
+        return whole(self)
+
+    monkeypatch.setattr(Context, "copy", counted)
+    context = empty_context(model)
+    read_on(model, np.arange(7, 19), context)
+    sliding = any(type(layer) is not DynamicLayer for layer in context.cache.layers)
+    with aside(context) as elsewhere:
+        read_on(model, np.arange(20, 26), elsewhere)
+    assert len(copies) == sliding == 1
+    assert context.tokens == 12
