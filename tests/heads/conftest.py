@@ -1,4 +1,4 @@
-"""Tiny models, built once; one thread."""
+"""For all tests of heads: a cache of their own, one thread, and tiny models that are built once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ USERS_CACHE = os.environ.get("FATHOMETER_CACHE")  # read before any test changes
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FATHOMETER_CACHE", str(tmp_path / "cache"))
+def own_cache(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty cache, but for tests of real models, whose weights are got only once."""
+    if request.node.get_closest_marker("models") is None:
+        monkeypatch.setenv("FATHOMETER_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
