@@ -163,8 +163,10 @@ def test_a_real_model_finds_the_receiver(home: Path, monkeypatch: pytest.MonkeyP
     activation = whole[whole["method"] == "activation"]["value"]
     assert (activation - 1).abs().max() < 1e-4
     agreed = view.table("agreement").set_index("level")["pearson"]
-    assert agreed["head"] > 0.8
-    assert agreed["attn"] > 0.8
+    assert (agreed > 0.8).all(), agreed  # with a single gradient the residual stream has 0.58
+    again = view.table("strongest")
+    assert again["fresh"].all()
+    assert again["low"].max() > 0
     areas = view.measurements[view.measurements["measure"] == "cpr"].set_index("variant")["value"]
     assert areas["activation"] > areas["random"]
     lens = view.table("lens").set_index("layer")

@@ -157,9 +157,9 @@ class Curve:
             del heights["cpr" if self.ranking.endswith(ABSOLUTE) else "cmd"]
         found: dict[str, dict[str, Any]] = {}
         for name, height in heights.items():
-            drawn = np.trapezoid(height(self.faithfulness(draws.weights)), share, axis=1)
-            own = np.trapezoid(height(self.faithfulness(_even(draws.n))), share, axis=1)[0]
-            found[name] = draws.of(float(own), drawn)
+            weights = np.concatenate([_even(draws.n), draws.weights])
+            drawn = np.asarray(np.trapezoid(height(self.faithfulness(weights)), share, axis=1))
+            found[name] = draws.of(float(drawn[0]), drawn[1:])
         return found
 
 
