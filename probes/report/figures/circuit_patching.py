@@ -119,8 +119,8 @@ def head_effects(rows: pd.DataFrame, method: str = "activation") -> pd.DataFrame
 
 AGREEMENT_HOW = (
     "Attribution patching approximates activation patching by the mean of a few gradients. One dot per place: the "
-    "approximation against the real thing; on the dashed line they agree. r is their correlation with a 95 % interval: where it is "
-    "low, only activation patching may be believed."
+    "approximation against the real thing; on the dashed line they agree. r is their correlation with a 95 % interval: "
+    "where it is low, only activation patching may be believed."
 )
 _KEYS = ("level", "layer", "block", "head", "positions")
 
