@@ -79,9 +79,9 @@ def plan_trials(
         ]
         start = int(rng.integers(_FAR))
         for i in range(min(several, trials - len(planned))):
-            others = (*placed[:i], *placed[i + 1 :])
+            beside = (*placed[:i], *placed[i + 1 :])
             planned.append(
-                PlannedTrial(len(planned), placed[i].needle, tokens, placed[i].depth, others, start)
+                PlannedTrial(len(planned), placed[i].needle, tokens, placed[i].depth, beside, start)
             )
         context += 1
     return planned
