@@ -64,7 +64,7 @@ def _frames(chart: dict[str, Any]) -> list[tuple[float, float]]:
 
 def test_heads_show_verdict_table_map_and_the_best_head(heads: Path, page: Any) -> None:
     at = page()
-    assert "6 of 270 heads score as retrieval heads" in _html(at)
+    assert "6 of 270 heads (2.2\xa0% [1.8, 2.6]) score as retrieval heads" in _html(at)
     assert list(at.dataframe[0].value["head"].astype(str))[:3] == ["16.3", "12.1", "20.7"]
     assert "Head 16.3, the best one" in _html(at)
     assert "rank 1 of 270" in _texts(at)

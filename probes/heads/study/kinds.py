@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-import probes.heads.study.measures  # noqa: F401  registers what ablations are judged by
+import probes.heads.study.measures  # noqa: F401  # pyright: ignore[reportUnusedImport]  registers measures
 from probes.errors import DoesNotApply
 from probes.heads.types import attention_shapes, induction_scores
 from probes.heads.weights import (

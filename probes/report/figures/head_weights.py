@@ -80,7 +80,7 @@ def _spectra_card(data: RunData, frame: pd.DataFrame, picked: HeadId | None) -> 
         arranged(panels, sheet),
         SPECTRA_HOW,
         f"{len(panels)} panels over rank; {'; '.join(told)}.",
-        pd.concat(kept, ignore_index=True)[["heads", "circuit", "rank", "singular_value"]],
+        pd.concat(kept, ignore_index=True).filter(["heads", "circuit", "rank", "singular_value"]),
     )
 
 
