@@ -1,7 +1,7 @@
 """Which heads and MLPs do a task, how few of them suffice, and how does information flow through the layers?
 
-    fathometer run circuits --model smollm2 --tasks ioi,greater_than
-    python analyses/circuits.py --model gpt2 --data my_pairs.csv --tasks none --parts attribution,patching
+    fathometer run circuits --model smollm2 --data ioi,greater_than
+    python analyses/circuits.py --model gpt2 --data my_pairs.csv --parts attribution,patching
 
 On pairs of a clean and a corrupted prompt: direct logit attribution, activation patching and its approximation by
 gradients, faithfulness of the model with few heads left, and the logit lens. Beside that saliency of label words, maps
@@ -24,6 +24,7 @@ from probes.analysis import (
     parse_names,
     require_options,
 )
+from probes.errors import InputError
 from probes.heads.circuits.names import PARTS, TASKS
 from probes.runs import Previous, Run
 
@@ -61,10 +62,11 @@ def plan_of(options: Mapping[str, Any]) -> Any:
     """The study's plan from the options as they were given."""
     from probes.heads.circuits.plan import CircuitPlan
 
+    tasks, path = tasks_of(options["data"])
     return CircuitPlan(
         parts=parse_names(options["parts"], PARTS, "--parts"),
-        tasks=parse_names(options["tasks"], TASKS, "--tasks"),
-        path=options["data"],
+        tasks=tasks,
+        path=path,
         pairs=options["pairs"],
         patched=options["patched"],
         draws=options["draws"],
@@ -72,14 +74,28 @@ def plan_of(options: Mapping[str, Any]) -> Any:
     )
 
 
+def tasks_of(text: str) -> tuple[frozenset[str], str | None]:
+    """The built-in tasks and the file of pairs that `--data` names, separated by commas.
+
+    >>> sorted(tasks_of("ioi,my_pairs.csv")[0]), tasks_of("ioi,my_pairs.csv")[1]
+    (['ioi'], 'my_pairs.csv')
+    """
+    named = [name for name in (part.strip() for part in text.split(",")) if name]
+    files = [name for name in named if "." in name or "/" in name]
+    if len(files) > 1:
+        raise InputError(f"--data {text!r}: one file of pairs at a time, {len(files)} came")
+    tasks = ",".join(name for name in named if name not in files) or "none"
+    return parse_names(tasks, TASKS, "--data"), files[0] if files else None
+
+
 def check(options: Mapping[str, Any]) -> None:
     """Refuse names and numbers that mean nothing, before a run folder is made."""
     from probes.heads.circuits.files import read_pairs
 
-    plan_of(options)
+    plan = plan_of(options)
     require_options(options)
-    if options["data"] is not None:
-        read_pairs(options["data"])
+    if plan.path is not None:
+        read_pairs(plan.path)
 
 
 ANALYSIS = Analysis(
@@ -91,15 +107,9 @@ ANALYSIS = Analysis(
         Option(
             "data",
             str,
-            None,
-            "A file of your own pairs with columns clean, corrupted, answer, wrong (several separated by |), a task "
-            "beside those of --tasks.",
-        ),
-        Option(
-            "tasks",
-            str,
             "all",
-            f"Built-in tasks, separated by commas: {', '.join(TASKS)}; or all, or none.",
+            f"Tasks, separated by commas: {', '.join(TASKS)}; all of these, or none; and a file of your own pairs with "
+            "the columns clean, corrupted, answer, wrong (several answers separated by |).",
         ),
         Option(
             "parts",

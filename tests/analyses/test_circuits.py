@@ -20,7 +20,7 @@ from probes.cli.run import command_for, run_app
 from probes.cli.shell import invoke
 from probes.runs import RunView, list_runs
 
-QUICK = ["--draws", "200", "--patched", "10", "--tasks", "none"]
+QUICK = ["--draws", "200", "--patched", "10"]
 TASK_PARTS = "attribution,patching,faithfulness,lens"
 
 
@@ -81,7 +81,7 @@ def test_a_users_pairs_give_tables_and_a_report(
     ("more", "words"),
     [
         (["--parts", "patchign"], "did you mean 'patching'"),
-        (["--tasks", "oio"], "did you mean 'ioi'"),
+        (["--data", "oio"], "did you mean 'ioi'"),
         (["--pairs", "1"], "at least 4"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--data", "pairs.doc"], "pairs.doc"),
@@ -114,7 +114,7 @@ def test_a_stopped_run_is_continued_after_its_last_part(
     tiny_decoder: Path, home: Path, pairs_file: Path
 ) -> None:
     script = Path(__file__).parents[2] / "analyses" / "circuits.py"
-    words = ["--model", str(tiny_decoder), "--data", str(pairs_file), "--tasks", "none"]
+    words = ["--model", str(tiny_decoder), "--data", str(pairs_file)]
     words += ["--parts", "attribution,patching", "--draws", "10000", "--patched", "20"]
     process = subprocess.Popen(
         [sys.executable, str(script), *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -149,7 +149,7 @@ def test_a_real_model_finds_the_receiver(home: Path, monkeypatch: pytest.MonkeyP
     """SmolLM2 on indirect objects: it does the task, few heads do most of it, and the gradient tells which."""
     if cache := os.environ.get("FATHOMETER_TEST_CACHE"):
         monkeypatch.setenv("FATHOMETER_CACHE", cache)
-    words = ["run", "circuits", "--model", "smollm2", "--tasks", "ioi", "--parts", TASK_PARTS]
+    words = ["run", "circuits", "--model", "smollm2", "--data", "ioi", "--parts", TASK_PARTS]
     assert invoke(app, [*words, "--pairs", "20", "--patched", "8", "--draws", "500"]) == 0
     (view,) = list_runs(home / "runs")
     assert view.table("applies")["applies"].all()
