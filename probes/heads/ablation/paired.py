@@ -22,15 +22,16 @@ def mean_bounds(values: Array, owners: Sequence[IntArray], confidence: float = 0
     """Mean of `values` (n,) and its interval: mean ± t · standard error over groups, the wider one of `owners`.
 
     Each of `owners` (n,) puts the items into groups that count as one draw. Successes and failures (0 and 1) with
-    every item a group of its own use Wilson's interval too, so that 20 of 20 is not certainty. Without three groups
-    there is no interval.
+    every item a group of its own use Wilson's interval too, so that 20 of 20 is not certainty; their interval is cut
+    to [0, 1]. Without three groups there is no interval.
 
     >>> mean_bounds(np.ones(20), [np.arange(20)])[1] < 0.85
     True
     """
     found = [_t_bounds(values, owner, confidence) for owner in owners]
-    if len(values) >= 3 and np.isin(values, (0, 1)).all():
+    if np.isin(values, (0, 1)).all():
         found.append(wilson_interval(float(values.sum()), len(values), confidence))
+        return _hull(float(values.mean()), found, low=0.0, high=1.0)
     return _hull(float(values.mean()), found, low=None, high=None)
 
 
@@ -39,7 +40,8 @@ def difference_bounds(
 ) -> Bounds:
     """Mean of changed − plain, both (n,), paired by item; intervals as `mean_bounds` has them.
 
-    Where both are successes and failures, half an item is added to each of the four cases (Agresti & Min 2005).
+    Where both are successes and failures, half an item is added to each of the four cases (Agresti & Min 2005), and
+    the interval is cut to [-1, 1].
 
     >>> difference_bounds(np.zeros(20), np.ones(20), [np.arange(20)])[2] > -1
     True
@@ -47,7 +49,7 @@ def difference_bounds(
     differences = changed - plain
     found = [_t_bounds(differences, owner, confidence) for owner in owners]
     both = np.isin(changed, (0, 1)).all() and np.isin(plain, (0, 1)).all()
-    if len(differences) >= 3 and both:
+    if both:
         found.append(_agresti_min(differences, confidence))
         return _hull(float(differences.mean()), found, low=-1.0, high=1.0)
     return _hull(float(differences.mean()), found, low=None, high=None)

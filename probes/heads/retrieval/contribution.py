@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from probes.capture.attention_call import AttentionCall, FusedCall
 from probes.models.inputs import trial_inputs
+from probes.models.trace import in_float32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,10 +55,11 @@ def _reason(model: Model) -> str | None:
     places = [Place("resid_post", k) for k in range(model.n_layers + 1)]
     places += [Place(site, b) for site in ("attn_out", "mlp_out") for b in blocks]
     runner = TorchRunner(model, places)
-    runner(
-        trial_inputs(model.hf_model, rows=1),
-        lambda place, x: seen.__setitem__((place.site, place.number), x.double().clone()),
-    )
+    with in_float32(model.hf_model):  # half precision is too coarse for a sum told by subtracting
+        runner(
+            trial_inputs(model.hf_model, rows=1),
+            lambda place, x: seen.__setitem__((place.site, place.number), x.double().clone()),
+        )
     for b in blocks:
         before, after = seen["resid_post", b], seen["resid_post", b + 1]
         rest = after - before - seen["attn_out", b] - seen["mlp_out", b]

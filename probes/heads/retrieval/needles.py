@@ -20,7 +20,8 @@ _REQUIRED = ("sentence", "answer", "question")
 class Needle:
     """A sentence to hide, the `answer` that stands in it once, and the `question` that asks for it.
 
-    `lead` is how the reply begins; the model goes on with the answer. Neither the question nor the lead may hold the
+    `lead` is how the reply begins; the model goes on with the answer. By default it is the sentence up to the answer,
+    so that the reply completes it ("The answer is" where the answer comes first). Neither the question nor the lead may hold the
     answer, which would be found without the context. Raises `DataError` otherwise.
 
     >>> Needle("lisbon", "The word of Lisbon is copper lantern.", "copper lantern", "What is the word of Lisbon?").parts
@@ -31,7 +32,7 @@ class Needle:
     sentence: str
     answer: str
     question: str
-    lead: str = DEFAULT_LEAD
+    lead: str = ""
 
     def __post_init__(self) -> None:
         for field in _REQUIRED:
@@ -44,11 +45,18 @@ class Needle:
             raise DataError(
                 f"the answer of needle {self.name!r} occurs {found} times in its sentence: exactly once is needed"
             )
+        if not self.lead.strip():
+            object.__setattr__(self, "lead", self._own_lead())
         for field in ("question", "lead"):
             if self.answer.casefold() in str(getattr(self, field)).casefold():
                 raise DataError(
                     f"the {field} of needle {self.name!r} holds the answer: nothing would have to be retrieved"
                 )
+
+    def _own_lead(self) -> str:
+        before = self.parts[0].strip()
+        usable = before and self.answer.casefold() not in before.casefold()
+        return before if usable else DEFAULT_LEAD
 
     @property
     def parts(self) -> tuple[str, str, str]:
@@ -179,7 +187,7 @@ def split_needles(
 def load_needles(path: str | Path) -> tuple[Needle, ...]:
     """Needles from a CSV, JSONL or Parquet file with columns sentence, answer, question, and perhaps lead and name.
 
-    Without a lead, replies begin with "The answer is". Raises `DataError` that names the row.
+    Without a lead, replies begin with the sentence up to the answer. Raises `DataError` that names the row.
     """
     table = open_table(Path(path))
     missing = [name for name in _REQUIRED if name not in table.columns]
@@ -192,7 +200,7 @@ def load_needles(path: str | Path) -> tuple[Needle, ...]:
     for line, values in table.rows(wanted):
         given = {key: str(value or "").strip() for key, value in zip(wanted, values, strict=True)}
         name = given.pop("name", "") or f"{table.unit} {line}"
-        lead = given.pop("lead", "") or DEFAULT_LEAD
+        lead = given.pop("lead", "")
         if name in needles:
             raise DataError(f"{table.where(line)}: a second needle named {name!r}")
         try:

@@ -55,6 +55,22 @@ def test_unsound_needles_are_refused(change: dict[str, str], message: str) -> No
         Needle(**{**given, **change})
 
 
+@pytest.mark.parametrize(
+    ("sentence", "answer", "lead"),
+    [
+        ("Long ago. The door is green.", "green", "Long ago. The door is"),
+        ('She said "green".', "green", 'She said "'),
+        ("Green is the door.", "Green", "The answer is"),
+        ("GREEN or not, it is green.", "green", "The answer is"),  # which would hold the answer
+    ],
+)
+def test_a_reply_begins_as_the_sentence_unless_told(sentence: str, answer: str, lead: str) -> None:
+    needle = Needle("x", sentence, answer, "Which colour?")
+    assert needle.lead == lead
+    assert Needle("x", sentence, answer, "Which colour?", "It is").lead == "It is"
+    assert needle == Needle("x", sentence, answer, "Which colour?", " ")
+
+
 def test_files(tmp_path: Path) -> None:
     table = tmp_path / "needles.csv"
     table.write_text(
@@ -63,7 +79,7 @@ def test_files(tmp_path: Path) -> None:
     )
     first, second = load_needles(table)
     assert (first.sentence, first.lead) == ("We drink, at noon, tea.", "We drink")
-    assert (second.answer, second.lead) == ("Ömür", "The answer is")
+    assert (second.answer, second.lead) == ("Ömür", "My cat is")
     lines = tmp_path / "needles.jsonl"
     lines.write_text(
         json.dumps({"sentence": "A b.", "answer": "b", "question": "?", "name": "n"}) + "\n"

@@ -62,6 +62,15 @@ def test_smollm2_answers_and_both_modes_agree(smollm2: Any) -> None:
     assert answered >= 3
 
 
+def test_half_precision_has_the_same_contributions(smollm2: Any) -> None:
+    half = load_model("smollm2", dtype="bfloat16")
+    trial = plan_trials((250,), trials=1)[0]
+    found = [measure_trial(m, trial.build(m, haystack_ids(m))) for m in (smollm2, half)]
+    assert [each.why for each in found] == [{}, {}]
+    whole, coarse = (each.contribution.ravel() for each in found)
+    assert np.corrcoef(whole, coarse)[0, 1] > 0.95
+
+
 def test_smollm2_without_its_template_differs(smollm2: Any) -> None:
     trial = plan_trials((250,), trials=1)[0]
     haystack = haystack_ids(smollm2)

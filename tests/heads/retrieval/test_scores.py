@@ -207,6 +207,25 @@ def test_contribution_is_the_change_of_the_logit_by_what_the_head_reads(
     assert np.abs(found).max() > 0.01
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_half_precision_keeps_the_contribution(name: str, make_trial: Any) -> None:
+    """Sums rounded to 8 bits are no other sums; and the weights come back as they were."""
+    from probes.models import wrap_model
+
+    whole = build(name)
+    half = wrap_model(build(name).hf_model.to(torch.bfloat16), whole.tokenizer, name=name)
+    before = {key: x.clone() for key, x in half.hf_model.state_dict().items()}
+    trial = make_trial(whole)
+    exact, coarse = measure_trial(whole, trial), measure_trial(half, trial)
+    assert coarse.why == {}
+    found = np.corrcoef(exact.contribution.ravel(), coarse.contribution.ravel())
+    assert found[0, 1] > 0.95
+    after = half.hf_model.state_dict()
+    assert all(
+        x.dtype == after[key].dtype and torch.equal(x, after[key]) for key, x in before.items()
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
