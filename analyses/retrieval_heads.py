@@ -37,12 +37,13 @@ _DATA = "Text that hides the facts, long and best like yours: a .txt with one te
 def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     """Fill an open run folder with the tables of every part that applies."""
     from probes.datasets import load_texts
-    from probes.heads.study import study_heads
+    from probes.heads.study import check_text, study_heads
 
     plan = plan_of(options)
     progress(0, None, "reading the text")
     texts = load_texts(options["data"])
     run.describe(dataset=describe_texts(options["data"], texts))
+    check_text(texts, plan)
     model = open_model(run, options, progress)
     study_heads(model, texts, plan, run, progress, previous=Previous.of(run))
 
@@ -139,7 +140,8 @@ ANALYSIS = Analysis(
             str,
             None,
             "Facts to hide: a CSV or JSONL file with the columns sentence, answer (a part of the sentence), question, "
-            "and optionally lead (how the reply begins). Default: built-in ones that no model can know.",
+            "and optionally lead (how the reply begins; else the sentence up to the answer). Default: built-in ones "
+            "that no model can know.",
         ),
         Option(
             "several", int, 1, "Facts hidden in one context, one of them asked for.", low=1, high=8
@@ -170,7 +172,8 @@ ANALYSIS = Analysis(
             "ablation_modes",
             str,
             ",".join(MODES),
-            "What takes the place of an ablated head's output: zero, mean (over positions of other text), or both.",
+            "What takes the place of an ablated head's output, separated by commas: zero, mean (over positions of "
+            "other text); or all.",
         ),
         Option(
             "ablation_trials",
@@ -180,11 +183,18 @@ ANALYSIS = Analysis(
             low=4,
             high=1000,
         ),
-        Option("random_sets", int, 10, "Random sets of heads to compare with.", low=2, high=200),
+        Option(
+            "random_sets",
+            int,
+            10,
+            "Random sets of heads to compare with; an interval over sets needs three.",
+            low=3,
+            high=200,
+        ),
         Option(
             "single_heads",
             int,
-            30,
+            20,
             "Heads ablated one by one: half of them the best, half drawn from the rest.",
             low=4,
             high=10_000,

@@ -26,6 +26,7 @@ from probes.report import RunData
 from probes.report.verdict import verdict
 from probes.runs import Findings, Previous, Run, RunView, list_runs
 
+_NAMES = ("cat", "dog", "bird", "tree", "river", "stone", "sun", "moon")
 QUICK = ["--lengths", "70,90", "--trials", "24", "--ablation-trials", "12", "--random-sets", "3"]
 QUICK += ["--single-heads", "12", "--top", "1,2", "--depths", "0.2,0.5,0.8"]
 
@@ -117,6 +118,9 @@ def test_the_planted_head_is_found_and_needed(
     lost = single[single["measure"] == "answer_logprob"].set_index(["block", "head"])["difference"]
     assert set(lost.nsmallest(2).index) == {HEADS["copy"], HEADS["previous"]}  # which it reads from
 
+    ranks = sorted(set(view.table("low_rank")["rank"]))
+    assert ranks[:-1] == [4**power for power in range(len(ranks) - 1)]
+
     shown = view.table("attention_rows")
     copy = shown[(shown["block"] == HEADS["copy"][0]) & (shown["head"] == HEADS["copy"][1])]
     roles = view.table("attention_tokens").set_index("position")["role"]
@@ -140,6 +144,8 @@ def test_the_planted_head_is_found_and_needed(
         (["--lengths", "20"], "numbers from 64"),
         (["--depths", "0.5,2"], "from 0 to 1"),
         (["--ablation-modes", "none"], "at least one"),
+        (["--ablation-modes", "average"], "Allowed: all, mean, none, zero"),
+        (["--random-sets", "2"], "3"),
         (["--mode", "greedy"], "forced"),
         (["--needles", "facts.xyz"], "facts.xyz"),
         (["--data", "refrence"], "did you mean 'reference'"),
@@ -176,10 +182,62 @@ def test_an_encoder_has_attention_from_the_question_only(
         "retrieval": True, "ablation": False, "single": False, "types": True, "shapes": True,
         "composition": True, "low-rank": False,
     }  # fmt: skip
+    for part in ("ablation", "single", "low-rank"):
+        assert "encoder: it says no answer" in applies.loc[part, "reason"]
     measured = set(view.measurements["measure"])
     assert "query_mass" in measured
     assert not {"retrieval_score", "induction_score"} & measured
     assert (view.path / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("lines", "size"), [(2, "54 bytes"), (8, "64 tokens")], ids=["before loading", "after"]
+)
+def test_a_text_too_short_for_the_lengths_ends_the_run_in_one_line(
+    lines: int,
+    size: str,
+    planted: Path,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("\n".join(f"the {a} is in the house." for a in _NAMES[:lines]))
+    assert run(planted, "--data", str(path), "--lengths", "70,90") == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "the text has" in line]
+    assert len(said) == 1
+    assert f"the text has {size}, too few for a context of 90 tokens" in said[0]
+    (view,) = list_runs(home / "runs")
+    assert view.status == "failed"
+    assert "applies" not in view.tables()
+    assert "trials" not in view.tables()
+
+
+def test_a_lead_of_ones_own_is_needed_for_no_needle(story: Path, facts: Path) -> None:
+    """Without a lead the reply completes the sentence; with one that leads nowhere, the reason shows what was said."""
+    model, _ = planted_model()
+    rows = [json.loads(line) for line in facts.read_text().splitlines()]
+    parts = frozenset({"retrieval", "ablation"})
+    plan = HeadPlan(parts, TrialPlan(4, (70,), (0.5,), needles=NeedlePlan(str(facts))))
+    for lead, answered in (("", True), ("a cat", False)):
+        facts.write_text("\n".join(json.dumps({**row, "lead": lead}) for row in rows))
+        found = Findings()
+        study_heads(model, story.read_text().splitlines(), plan, found)
+        reasons = found.tables["applies"].set_index("part")["reason"]
+        assert (found.tables["trials"]["answered"] == answered).all()
+        if answered:
+            assert pd.isna(reasons["retrieval"])
+            continue
+        assert reasons["retrieval"].count("but the model said") == 2
+        assert "lead" in reasons["retrieval"]
+        assert "no trial was answered verbatim" in reasons["ablation"]
+
+
+def test_parts_that_need_trials_say_so_where_none_was_run(story: Path) -> None:
+    found = Findings()
+    plan = HeadPlan(frozenset({"single"}))
+    study_heads(planted_model()[0], story.read_text().splitlines(), plan, found)
+    assert "no trial was run" in found.tables["applies"]["reason"][0]
 
 
 def test_a_stopped_run_repeats_no_trial(

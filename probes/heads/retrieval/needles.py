@@ -21,8 +21,8 @@ class Needle:
     """A sentence to hide, the `answer` that stands in it once, and the `question` that asks for it.
 
     `lead` is how the reply begins; the model goes on with the answer. By default it is the sentence up to the answer,
-    so that the reply completes it ("The answer is" where the answer comes first). Neither the question nor the lead may hold the
-    answer, which would be found without the context. Raises `DataError` otherwise.
+    so that the reply completes it ("The answer is" where the answer comes first). Neither the question nor the lead
+    may hold the answer, which would be found without the context. Raises `DataError` otherwise.
 
     >>> Needle("lisbon", "The word of Lisbon is copper lantern.", "copper lantern", "What is the word of Lisbon?").parts
     ('The word of Lisbon is', ' copper lantern', '.')

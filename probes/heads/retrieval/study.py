@@ -13,7 +13,7 @@ from probes.heads.retrieval.needles import Needle
 from probes.heads.retrieval.plan import DEPTHS, LENGTHS, plan_trials
 from probes.heads.retrieval.running import RunningScores
 from probes.heads.retrieval.scores import MODES, Mode, check_retrieval, measure_trial
-from probes.heads.retrieval.summary import needle_notes
+from probes.heads.retrieval.summary import agreed_notes, needle_notes, not_answered
 from probes.tables import tidy
 
 if TYPE_CHECKING:
@@ -75,9 +75,10 @@ def retrieval_scores(
             ] = None
             break
     if model.is_causal and not running.answered:
-        notes["no retrieval_score: no trial was answered verbatim"] = None
-    notes.update(dict.fromkeys(needle_notes(running)))
-    frame = tidy([*running.rows(seed=seed), *running.summary_rows(seed=seed)])
+        notes[f"no retrieval_score: {model.name} {not_answered(running)}"] = None
+    summary = running.summary_rows(seed=seed)
+    notes.update(dict.fromkeys(needle_notes(running) or agreed_notes(summary)))
+    frame = tidy([*running.rows(seed=seed), *summary])
     table, heads = running.frames()
     frame.attrs.update(
         trials=table,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from probes.heads.retrieval.measures import (
     SPLIT_HALF_SPEARMAN,
 )
 from probes.layers.tokens import owner_of
-from probes.registry import Measure
+from probes.registry import MEASURES, Measure
 from probes.stats import percentile_interval, spearman, wilson_interval
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def summary_rows(
 
     Intervals are central ones of `draws` resamples of needles with all their trials, drawn by `seed`, widened to the
     value itself (fewer different needles agree less and leave more heads at 0, so resamples lean to one side) and, for
-    the share answered, to Wilson's. They speak of other needles of the kind; null below three needles.
+    the share answered, to Wilson's. They speak of other needles of the kind; null below three needles, and where all
+    resamples agree: few needles that are alike are no certainty about others.
     """
     asked = [i for i in running.trials if running.about(i).get("answered") is not None]
     if not asked:
@@ -93,8 +94,12 @@ def summary_rows(
 
     def row(measure: Measure, n: int, value: float | None, found: Drawn) -> dict[str, Any]:
         low, high = _bounds(value, found)
-        if measure is ANSWERED_SHARE and low is not None and high is not None:
-            low, high = min(low, wilson[0]), max(high, wilson[1])
+        if measure is ANSWERED_SHARE and value is not None and len(found):
+            low, high = (
+                wilson
+                if low is None or high is None
+                else (min(low, wilson[0]), max(high, wilson[1]))
+            )
         about = {"measure": measure.name, "value": value, "n": n, "seed": seed}
         return {**about, "low": low, "high": high}
 
@@ -135,6 +140,29 @@ def needle_notes(running: RunningScores) -> list[str]:
     return []
 
 
+def agreed_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to say of rows of `summary_rows` without an interval, where there are enough needles for one."""
+    names = [MEASURES[row["measure"]].title for row in rows if row["low"] is None]
+    if not names:
+        return []
+    return [f"no interval of {', '.join(names)}: all resamples of needles give the same number"]
+
+
+def not_answered(running: RunningScores) -> str:
+    """What a model without a right answer said instead, by two examples."""
+    told = [running.about(i) for i in running.trials[:2]]
+    examples = "; ".join(
+        f"expected {_short(each.get('expected'))} but the model said {_short(each.get('emitted'))}"
+        for each in told
+    )
+    return f"answered none of {len(running)} trials word for word, so that no head has a retrieval score ({examples})"
+
+
+def _short(text: Any) -> str:
+    words = str(text or "").strip()
+    return repr(words if len(words) <= 60 else f"{words[:60]}…")
+
+
 def _resampled(owners: NDArray[np.int64], draws: int, seed: int) -> Array:
     """(draws, trial): how often each trial's needle was drawn; no draws below three needles."""
     groups = int(owners.max()) + 1
@@ -147,7 +175,7 @@ def _resampled(owners: NDArray[np.int64], draws: int, seed: int) -> Array:
 
 def _bounds(whole: float | None, found: Drawn) -> tuple[float | None, float | None]:
     known = np.asarray([value for value in found if value is not None], np.float64)
-    if whole is None or len(known) < 2:
+    if whole is None or len(known) < 2 or np.ptp([*known, whole]) == 0:
         return None, None
     low, high = percentile_interval(known)
     return min(float(low), whole), max(float(high), whole)

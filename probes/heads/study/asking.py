@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from probes.heads.study.study import Study
     from probes.models import Model
 
-SINGLE_TRIALS = 8
+SINGLE_TRIALS = 6  # these parts ask them for each head, and for each rank
 _WINDOWS = (8, 256)  # rows of text and tokens of each
 
 

@@ -115,6 +115,7 @@ def low_rank(study: Study) -> None:
         asked.judge(),
         heads,
         calibration=windows(study),
+        ranks=ranks_to(study.model.d_head),
         exclude=exclude,
         seed=study.plan.seed,
     )
@@ -122,6 +123,17 @@ def low_rank(study: Study) -> None:
     if table.empty:
         raise DoesNotApply(f"low rank in {study.model.name}: {'; '.join(table.attrs['notes'])}")
     study.write("low_rank", table)
+
+
+def ranks_to(width: int | None) -> list[int] | None:
+    """Powers of four below d_head, and d_head; None, for what `low_rank_curve` takes, where heads differ in it.
+
+    >>> ranks_to(64), ranks_to(6)
+    ([1, 4, 16, 64], [1, 4, 6])
+    """
+    if width is None:
+        return None
+    return [*(4**power for power in range(width.bit_length()) if 4**power < width), width]
 
 
 def chosen_heads(ranking: dict[HeadId, float], n: int, seed: int) -> list[HeadId]:

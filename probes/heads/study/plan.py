@@ -58,7 +58,7 @@ class AblationPlan:
     modes: tuple[str, ...] = MODES
     trials: int = 20
     random_sets: int = 10
-    single: int = 30
+    single: int = 20
 
     def __post_init__(self) -> None:
         if not self.modes:

@@ -13,7 +13,8 @@ from probes.heads.retrieval import (
     check_retrieval,
     measure_trial,
 )
-from probes.heads.retrieval.summary import needle_notes
+from probes.heads.retrieval.summary import agreed_notes, needle_notes, not_answered
+from probes.heads.study.enough import check_haystack
 
 if TYPE_CHECKING:
     from probes.heads.study.study import Study
@@ -26,7 +27,12 @@ def retrieval(study: Study) -> None:
     """tables/trials, head_trials, running, attention_tokens, attention_rows; scores of every head."""
     check_retrieval(study.model)
     plan = study.plan.trials
+    check_haystack(study.haystack, study.plan)
     planned = study.planned(plan.count)
+    longest = max(planned, key=lambda each: each.tokens)
+    longest.build(
+        study.model, study.haystack, study.chat
+    )  # what cannot be is said before any trial
     mode: Any = plan.mode
     notes: dict[str, None] = {}
     written = _Writing(study)
@@ -45,19 +51,20 @@ def retrieval(study: Study) -> None:
             break
     _write(study)
     seed = study.plan.seed
-    study.add([*study.scores.rows(seed=seed), *study.scores.summary_rows(seed=seed)])
+    summary = study.scores.summary_rows(seed=seed)
+    study.add([*study.scores.rows(seed=seed), *summary])
     if plan.needles.path is None and study.model.is_causal:
         notes[
             "the built-in facts were worded so that smollm2 answers most of them: the share of trials answered says "
             "little about how well a model retrieves"
         ] = None
-    study.tell([*notes, *needle_notes(study.scores)])
+    study.tell([*notes, *(needle_notes(study.scores) or agreed_notes(summary))])
     if not study.model.is_causal:
         return
     if not study.scores.answered:
         raise DoesNotApply(
-            f"{study.model.name} answered none of {len(study.scores)} trials word for word, so that no head has a "
-            "retrieval score: use shorter --lengths, easier --needles, or a model that answers questions"
+            f"{study.model.name} {not_answered(study.scores)}: give --needles a lead that the answer completes, use "
+            "shorter --lengths, easier needles, or a model that answers questions"
         )
     _example(study, planned)
 

@@ -135,6 +135,14 @@ class Study:
         Every part takes the heads in this order. Raises `DoesNotApply` where none was measured.
         """
         check_retrieval(self.model)
+        if not self.model.is_causal:
+            raise DoesNotApply(
+                f"{self.model.name} is an encoder: it says no answer, so that there is none to lose without some heads"
+            )
+        if not len(self.scores):
+            raise DoesNotApply(
+                "no trial was run, so that heads have no ranking: the part retrieval is needed"
+            )
         if not self.scores.answered:
             raise DoesNotApply(
                 "no trial was answered verbatim, so that heads have no ranking: see the part retrieval"

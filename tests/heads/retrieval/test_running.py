@@ -15,7 +15,7 @@ from zoo import build
 from probes.errors import DataError, DoesNotApply
 from probes.heads.ablation import ranked
 from probes.heads.retrieval import Needle, RunningScores, retrieval_scores
-from probes.heads.retrieval.summary import needle_notes
+from probes.heads.retrieval.summary import agreed_notes, needle_notes, not_answered
 from probes.tables import tidy
 
 TEXTS = [
@@ -252,6 +252,35 @@ def test_too_few_needles_have_no_interval_and_a_note_says_so() -> None:
     assert "2 needle(s) answered" in needle_notes(few)[0]
     assert few.summary_rows()[0]["low"] is not None
     assert few.summary_rows()[1]["low"] is None
+
+
+def test_resamples_that_agree_are_no_certainty() -> None:
+    """Every trial with the same scores: the share answered has Wilson's interval, shares of heads have none."""
+    running = RunningScores()
+    for i in range(12):
+        row = {"needle": f"n{i}", "answered": True}
+        running.add_arrays(i, row, {"score": np.array([[0.5, 0.2, 0.0], [0.0, 0.0, 0.0]])})
+    rows = {row["measure"]: row for row in running.summary_rows()}
+    answered = rows.pop("answered_share")
+    assert answered["low"] == pytest.approx(0.757, abs=1e-3)
+    assert answered["high"] == 1
+    assert rows["retrieval_share"]["value"] == pytest.approx(1 / 3)
+    assert all(row["low"] is None and row["high"] is None for row in rows.values())
+    (note,) = agreed_notes(list(rows.values()))
+    assert "Share of retrieval heads" in note
+    assert agreed_notes([answered]) == []
+
+
+def test_what_was_said_instead_of_the_answer_is_shown() -> None:
+    running = RunningScores()
+    for i, said in enumerate([":", "x" * 99, "third"]):
+        row = {"needle": "n", "answered": False, "expected": "green door", "emitted": said}
+        running.add_arrays(i, row, {"score": np.zeros((1, 1))})
+    text = not_answered(running)
+    assert "none of 3 trials" in text
+    assert "expected 'green door' but the model said ':'" in text
+    assert f"'{'x' * 60}…'" in text
+    assert "third" not in text
 
 
 def test_equal_scores_are_ordered_by_mass_then_by_place() -> None:
