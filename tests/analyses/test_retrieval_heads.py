@@ -191,7 +191,7 @@ def test_an_encoder_has_attention_from_the_question_only(
 
 
 @pytest.mark.parametrize(
-    ("lines", "size"), [(2, "54 bytes"), (8, "64 tokens")], ids=["before loading", "after"]
+    ("lines", "size"), [(2, "50 bytes"), (8, "56 tokens")], ids=["before loading", "after"]
 )
 def test_a_text_too_short_for_the_lengths_ends_the_run_in_one_line(
     lines: int,
