@@ -123,7 +123,7 @@ ANALYSIS = Analysis(
             int,
             20,
             "Of these, pairs for activation patching, which takes a forward pass for each place; heads are ranked on "
-            "them and judged on the others.",
+            "them and judged on the others, where there are 10 or more.",
             low=4,
             high=5000,
         ),

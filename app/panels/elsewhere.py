@@ -13,7 +13,20 @@ from panels.sidebar import Choice
 from panels.state import Shown
 from panels.words import heading, tag
 
-OVERVIEW = Path(__file__).parents[1] / "pages" / "overview.py"
+PAGES = Path(__file__).parents[1] / "pages"
+ICONS = {
+    "overview": ":material/straighten:",
+    "collapse": ":material/compress:",
+    "concepts": ":material/stacked_line_chart:",
+    "heads": ":material/grid_on:",
+    "circuits": ":material/account_tree:",
+}
+_OWN = {  # analyses that have a page of their own
+    "concept-depth": "concepts",
+    "embedding-collapse": "collapse",
+    "retrieval-heads": "heads",
+    "circuits": "circuits",
+}
 
 
 def how_to(text: str, command: str) -> None:
@@ -50,8 +63,11 @@ def elsewhere(run: Shown, analysis: str, missed: str, command: str) -> None:
     """
     name = tag(str(run.view.info.get("analysis", "")))
     st.info(f"This is a run of {name}: it has not {missed}.", icon=":material/info:")
+    page = _OWN.get(name, "overview")
     st.page_link(
-        OVERVIEW, label="Its figures are on the page Overview", icon=":material/straighten:"
+        PAGES / f"{page}.py",
+        label=f"Its figures are on the page {page.capitalize()}",
+        icon=ICONS[page],
     )
     newest = next((v for v in state.runs() if v.info.get("analysis") == analysis), None)
     if newest is None:

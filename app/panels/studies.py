@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import streamlit as st
 
 from panels import figures
 from panels.collapse import asks_for_collapse
 from panels.concepts import asks_for_concepts, study_of
+from panels.elsewhere import ICONS, PAGES
 from panels.heads import asks_for_circuits, asks_for_heads
 from panels.state import Shown
 from panels.words import section
 from probes.report.figures import FIGURES
 from probes.report.text import sentence
 from probes.report.verdict import verdict
-
-_PAGES = Path(__file__).parents[1] / "pages"
-_ICONS = {
-    "collapse": ":material/compress:",
-    "concepts": ":material/stacked_line_chart:",
-    "heads": ":material/grid_on:",
-    "circuits": ":material/account_tree:",
-}
 
 
 def has_own_page(run: Shown) -> bool:
@@ -93,5 +85,5 @@ def _verdict(run: Shown) -> None:
 
 
 def _first(run: Shown, kind: _Kind) -> None:
-    st.page_link(_PAGES / f"{kind.page}.py", label=kind.link, icon=_ICONS[kind.page])
+    st.page_link(PAGES / f"{kind.page}.py", label=kind.link, icon=ICONS[kind.page])
     figures.show(FIGURES[kind.figure](run.data), f"{kind.figure}-{run.slug}", kind.empty)

@@ -17,6 +17,8 @@ _LEFT_OUT = frozenset(
     {"family", "n", "selectivity", "MDL depth", "compression", "layers", "highest at", "lowest at"}
 )
 MOST_ROWS = 10  # of a table on the terminal
+_FEWEST = 3  # columns that are always there
+_NAME = 10  # characters of a name that are never given up
 
 
 def print_findings(view: RunView) -> None:
@@ -37,11 +39,23 @@ def print_findings(view: RunView) -> None:
 
 
 def _table(lines: Lines) -> Table:
+    """The table in the width of the terminal: columns that do not fit are left out from the right."""
     shown = [at for at, name in enumerate(lines.columns) if name not in _LEFT_OUT]
+    rows = lines.rows[:MOST_ROWS]
+    widths = {
+        at: max(len(lines.columns[at].split()[0]), *(len(row[at]) for row in rows)) for at in shown
+    }
+    while len(shown) > _FEWEST and sum(widths[at] + 2 for at in shown) > console.width:
+        shown.pop()
     table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     for at in shown:
         right = at in lines.numeric
-        table.add_column(lines.columns[at], justify="right" if right else "left", no_wrap=right)
-    for row in lines.rows[:MOST_ROWS]:
+        table.add_column(
+            lines.columns[at],
+            justify="right" if right else "left",
+            no_wrap=right,
+            min_width=min(widths[at], _NAME),
+        )
+    for row in rows:
         table.add_row(*(Text(row[at]) for at in shown))
     return table

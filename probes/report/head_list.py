@@ -30,6 +30,12 @@ _COLUMNS = (  # measure or effect, title in the table
     ("induction_score", "induction"),
     ("previous_token_score", "previous"),
 )
+_TOLD = {  # title of a column, what it is
+    "question": "Question: attention from the question to the needle, less that of an empty one.",
+    "copies": "Copies: logits towards the answer from the needle.",
+    "induction": "Induction: score of this type.",
+    "previous": "Previous: score of previous-token heads.",
+}
 
 
 def effects(data: RunData) -> dict[tuple[int, int], Row]:
@@ -41,9 +47,15 @@ def effects(data: RunData) -> dict[tuple[int, int], Row]:
     return values_of(only(frame, measure=measure))
 
 
+def leading(data: RunData) -> str:
+    """The measure that heads are ranked by: the retrieval score, or what an encoder has in its place."""
+    return RETRIEVAL if ranking(data) else "query_mass"
+
+
 def head_table(data: RunData) -> Table | None:
     """The best heads with all that is known of them; None without any score."""
-    heads = ranking(data)
+    lead = leading(data)
+    heads = ranking(data, lead)
     if not heads:
         return None
     known = [(m, title, values_of(head_rows(data, m))) for m, title in _COLUMNS]
@@ -54,7 +66,7 @@ def head_table(data: RunData) -> Table | None:
     rows: list[tuple[str, ...]] = []
     for at, row in enumerate(heads[:SHOWN]):
         head = int(row["block"]), int(row["head"])
-        cells = [_cell(values.get(head), span=m == RETRIEVAL) for m, _, values in known]
+        cells = [_cell(values.get(head), span=m == lead) for m, _, values in known]
         alone = single.get(head)
         if single:
             size = ("difference", "low", "high")
@@ -66,11 +78,15 @@ def head_table(data: RunData) -> Table | None:
         if first
         else ""
     )
+    by = (
+        "retrieval score (mean over answered trials"
+        if lead == RETRIEVAL
+        else "attention from the question (mean"
+    )
+    told = "".join(f" {words}" for title, words in _TOLD.items() if title in titles)
     note = (
-        f"Showing {len(rows)} of {count(len(heads))} heads, named block.head, by retrieval score (mean over answered "
-        f"trials, with a 95 % interval; the highest of many look higher than they are).{effect} Question: attention "
-        "from the question to the needle, less that of an empty one. Copies: logits towards the answer from the "
-        "needle. Induction and previous: scores of these types. A dash: not measured."
+        f"Showing {len(rows)} of {count(len(heads))} heads, named block.head, by {by}, with a 95 % interval; the "
+        f"highest of many look higher than they are).{effect}{told} A dash: not measured."
     )
     return Table("", tuple(columns), tuple(rows), frozenset(range(len(columns))) - {1}, note)
 
@@ -83,4 +99,4 @@ def _cell(row: Row | None, *, span: bool) -> str:
 
 def ranked_names(data: RunData) -> list[str]:
     """Names of the heads in the table, row by row."""
-    return [head_name(row["block"], row["head"]) for row in ranking(data)[:SHOWN]]
+    return [head_name(row["block"], row["head"]) for row in ranking(data, leading(data))[:SHOWN]]

@@ -7,32 +7,37 @@ from typing import Any
 
 import numpy as np
 
-from probes.report.collapse_study import excludes_zero, ordered, reasons, records
-from probes.report.collapse_table import gain
+from probes.report.collapse_study import excludes_zero, reasons, records
 from probes.report.data import RunData
 from probes.report.figures.card import listed
-from probes.report.figures.head_ablation import MEASURES, measure_words
+from probes.report.figures.head_ablation import measure_words
 from probes.report.figures.head_composition import kind_words, whole_pairs
 from probes.report.figures.head_types import CONTROL
-from probes.report.frames import column, only
+from probes.report.frames import column
 from probes.report.head_list import effects, head_table
 from probes.report.head_tables import (
     RETRIEVAL,
     THRESHOLD,
     head_name,
     head_rows,
-    held,
     is_heads,
     ranking,
     run_number,
     values_of,
+)
+from probes.report.heads_needed import (
+    ablations,
+    hurts,
+    needed,
+    over_random,
+    spared,
+    strongest,
 )
 from probes.report.text import clean, count, interval, is_number, number, percent, sentence
 from probes.report.verdict import Verdict, conclusion, unfinished
 
 Row = dict[str, Any]
 NOT_MEASURED = "Which heads retrieve was not measured"
-_K = 10  # ablated heads that words speak of, where the run has that many
 
 
 @conclusion("heads")
@@ -52,7 +57,7 @@ def headline(data: RunData) -> str:
     """How many heads score as retrieval heads, and whether ablating the best hurts more than random ones."""
     heads = ranking(data)
     if not heads:
-        return NOT_MEASURED
+        return _looking(data)
     found = sum(row["value"] >= THRESHOLD for row in heads)
     if not found:
         return f"No head is a retrieval head here: none of {count(len(heads))} scores {THRESHOLD} or more"
@@ -64,40 +69,31 @@ def headline(data: RunData) -> str:
     if row is None:
         return some
     best = f"ablating the best {count(row['k'])}"
-    size = gain(row["over_random"], row["over_random_low"], row["over_random_high"])
+    size = f"{over_random(row)} {measure_words(row['measure'])}"
+    if not is_number(row["over_random_low"]):
+        return f"{some}; whether {best} hurts more than random heads cannot be told: too few trials or random sets"
     if hurts(row):
-        return f"{some}, and {best} hurts more than random heads: {size} {measure_words(row['measure'])}"
-    return f"{some}, but {best} is not shown to hurt more than random heads: {size} {measure_words(row['measure'])}"
-
-
-def ablations(data: RunData, mode: str | None = None) -> list[Row]:
-    """Rows of the best heads against random ones at the k that words speak of: one per mode and measure."""
-    frame = held(data, "ablation")
-    if frame is None:
-        return []
-    rows = [row for row in records(only(frame, target="top")) if is_number(row["over_random"])]
-    ks = sorted({row["k"] for row in rows})
-    if not ks:
-        return []
-    at = max((k for k in ks if k <= _K), default=ks[0])
-    return [row for row in rows if row["k"] == at and mode in (None, row["mode"])]
-
-
-def strongest(data: RunData) -> Row | None:
-    """The row that answers whether the heads are needed: needle accuracy, else log-probability; zero, else mean."""
-    rows = [row for row in ablations(data) if row["measure"] != "control_logprob"]
-    measures = ordered([row["measure"] for row in rows], list(MEASURES))
-    modes = ordered([row["mode"] for row in rows], ["zero", "mean"])
-    return min(
-        rows,
-        key=lambda row: (measures.index(row["measure"]), modes.index(row["mode"])),
-        default=None,
+        return f"{some}, and {best} hurts more than random heads: {size}"
+    other = next(
+        (r for r in ablations(data, row["mode"]) if r["measure"] == "answer_logprob"), None
     )
+    if other is not None and row["measure"] != "answer_logprob" and hurts(other):
+        less = f"{over_random(other)} {measure_words('answer_logprob')}"
+        return f"{some}; {best} makes answers less likely than random heads do ({less}), not shown wrong ({size})"
+    return f"{some}, but {best} is not shown to hurt more than random heads: {size}"
 
 
-def hurts(row: Row) -> bool:
-    """Whether the best heads are shown to cost more than random ones."""
-    return excludes_zero(row["over_random_low"], row["over_random_high"]) and row["over_random"] < 0
+def _looking(data: RunData) -> str:
+    """What an encoder has in place of retrieval: attention from the question."""
+    rows = ranking(data, "query_mass")
+    if not rows:
+        return NOT_MEASURED
+    best = rows[0]
+    size = f"{number(best['value'])} {interval(best['low'], best['high'])}".strip()
+    return (
+        f"Head {head_name(best['block'], best['head'])} looks most from the question at the fact: {size} of its "
+        "attention, beyond that of an empty question"
+    )
 
 
 def _share(data: RunData, measure: str, value: float, digits: int = 1) -> str:
@@ -132,6 +128,8 @@ def _answered(data: RunData) -> str:
     if row is None:
         return ""
     told = f"The model answers {_share(data, 'answered_share', row['value'], 0)} of {count(row['n'])} trials"
+    if row["value"] == 0:
+        return f"{told}: no head has a retrieval score."
     if row["value"] < 0.5:
         return f"{told}; scores are means over those alone, and of few trials."
     return f"{told}; scores are means over those."
@@ -153,47 +151,6 @@ def _stable(data: RunData) -> str:
     shaky = half is not None and half["value"] < 0.7
     more = "; more trials may name other heads" if shaky else ""
     return f"Odd and even trials {' and '.join(told)}{more}."
-
-
-def _needed(data: RunData) -> str:
-    """The other measures and modes beside the one in the headline."""
-    first = strongest(data)
-    if first is None:
-        return ""
-    told_of = {(first["measure"], first["mode"])}
-    rest = [
-        row
-        for row in ablations(data)
-        if row["measure"] != "control_logprob" and (row["measure"], row["mode"]) not in told_of
-    ]
-    if not rest:
-        return ""
-    told = [
-        f"{measure_words(row['measure'])} ({'set to zero' if row['mode'] == 'zero' else 'set to their mean'}) "
-        f"{gain(row['over_random'], row['over_random_low'], row['over_random_high'])}"
-        + ("" if hurts(row) else ", which may be chance")
-        for row in rest
-    ]
-    return f"Best {count(first['k'])} heads against random ones, also: {'; '.join(told)}."
-
-
-def _spared(data: RunData) -> str:
-    """Whether a task that needs no retrieval stays as it was."""
-    rows = [row for row in ablations(data) if row["measure"] == "control_logprob"]
-    if not rows:
-        return ""
-    row = min(rows, key=lambda held_: held_["mode"] != "zero")
-    lost = gain(row["difference"], row["difference_low"], row["difference_high"])
-    without = f"in log-probability without the best {count(row['k'])}"
-    what = f"Other text, which needs no retrieval, changes by {lost} {without}"
-    if not (excludes_zero(row["difference_low"], row["difference_high"]) and row["difference"] < 0):
-        return f"{what}: it is not shown to be hurt."
-    over = gain(row["over_random"], row["over_random_low"], row["over_random_high"])
-    if hurts(row):
-        return (
-            f"{what}, more than without random heads ({over}): these heads do more than retrieve."
-        )
-    return f"{what}; that is not shown to be more than without random heads ({over})."
 
 
 def _single(data: RunData) -> str:
@@ -277,4 +234,4 @@ def _absent(data: RunData) -> list[str]:
     ]
 
 
-_TOLD = (_sparse, _answered, _stable, _needed, _spared, _single, _types, _composition)
+_TOLD = (_sparse, _answered, _stable, needed, spared, _single, _types, _composition)

@@ -108,6 +108,10 @@ def test_the_planted_head_is_found_and_needed(
     assert one["value"]["random", "needle_accuracy"] == 1
     assert one["over_random_high"]["top", "needle_accuracy"] < 0
     assert one["over_random_low"]["top", "control_logprob"] == pytest.approx(0, abs=0.05)
+    whole = rows[(rows["measure"] == "needle_accuracy") & rows["variant"].isna()]
+    assert whole["value"].tolist() == [1.0]
+    assert set(rows["variant"].dropna()) >= {"zero=top1", "mean=random2"}
+    assert {"needle_accuracy", "copying_score"} <= set(view.measures)
     grid = view.table("ablation_grid")
     assert set(grid["depth"]) == {0.2, 0.5, 0.8}
     assert (

@@ -338,3 +338,40 @@ def test_hostile_tokens_are_inert_in_every_figure(tmp_path: Path) -> None:
         held = json.dumps(card.figure.to_plotly_json(), default=str)
         for bad in ("<script", "<img", "<a ", "%{x}"):
             assert bad not in held, card.id
+
+
+def _headline(path: Path) -> str:
+    return verdict(RunData.of(RunView(path))).headline
+
+
+def test_words_follow_what_was_shown(tmp_path: Path) -> None:
+    """Answers lost; not lost but less likely; neither; and not to be told without an interval."""
+    path = planted.write_heads_run(tmp_path)
+    assert "hurts more than random heads" in _headline(path)
+    file = path / "tables" / "ablation.parquet"
+    frame = pd.read_parquet(file)
+    ends = ["over_random", "over_random_low", "over_random_high"]
+    answers = frame["measure"].eq("needle_accuracy") & frame["target"].eq("top")
+    frame.loc[answers, ends] = [-0.1, -0.3, 0.1]
+    frame.to_parquet(file)
+    assert "makes answers less likely than random heads do" in _headline(path)
+    frame.loc[frame["target"].eq("top"), ends] = [-0.1, -0.3, 0.1]
+    frame.to_parquet(file)
+    assert "not shown to hurt more" in _headline(path)
+    frame.loc[frame["target"].eq("top"), ends[1:]] = pd.NA
+    frame.to_parquet(file)
+    assert "cannot be told" in _headline(path)
+    assert "(without an interval)" in "\n".join(verdict(RunData.of(RunView(path))).sentences)
+
+
+def test_an_encoder_is_told_by_attention_from_the_question(tmp_path: Path) -> None:
+    path = planted.write_heads_run(tmp_path)
+    file = path / "measurements.parquet"
+    frame = pd.read_parquet(file)
+    kept = ~frame["measure"].isin(["retrieval_score", "copy_contribution", "induction_score"])
+    frame[kept].to_parquet(file)
+    told = verdict(RunData.of(RunView(path)))
+    assert "looks most from the question at the fact" in told.headline
+    assert told.table is not None
+    assert "by attention from the question" in told.table.note
+    assert "Copies" not in told.table.note

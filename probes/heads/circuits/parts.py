@@ -141,8 +141,8 @@ def faithfulness(study: Study, task: Task) -> None:
     judged = _fresh(study, task) or task
     if judged is task:
         study.keep.note(
-            f"faithfulness ({task.name}): heads were ranked on the pairs that they are judged by; more --pairs than "
-            "--patched would keep these apart"
+            f"faithfulness ({task.name}): heads were ranked on the pairs that they are judged by; {_FEWEST_FRESH} more "
+            f"pairs than --patched keep these apart, here {len(task)} pairs could be had"
         )
     told = f"faithfulness: {task.name}"
     study.progress(0, None, told)

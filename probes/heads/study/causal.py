@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from probes.errors import DoesNotApply
 from probes.heads.ablation import (
@@ -60,7 +61,24 @@ def ablation(study: Study) -> None:
     )
     study.tell(table.attrs["notes"])
     study.write("ablation", table)
+    study.add(_tidy(table))
     needle_grid(study, asked, whole)
+
+
+def _tidy(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The values of an ablation as tidy rows: variant null for the whole model, "zero=top10", "mean=random5"…."""
+    rows: list[dict[str, Any]] = []
+    for row in table.to_dict("records"):
+        whole = row["target"] == "none"
+        if whole and row["mode"] != table["mode"].iloc[0]:
+            continue  # the whole model is the same in every mode
+        variant = None if whole else f"{row['mode']}={row['target']}{row['k']}"
+        kept = {
+            name: None if row[name] is pd.NA else row[name]
+            for name in ("measure", "value", "low", "high", "n", "seed")
+        }
+        rows.append({"variant": variant, **kept})
+    return rows
 
 
 def single(study: Study) -> None:

@@ -54,6 +54,8 @@ _MEASURES = {
     "shapes": (
         "attention_entropy", "sink_share", "attention_distance", "max_column_mass", "local_share",
     ),
+    "ablation": ("needle_accuracy", "answer_logprob", "control_logprob"),
+    "composition": ("composition", "copying_score"),
 }  # fmt: skip
 
 
