@@ -4,61 +4,27 @@ from __future__ import annotations
 
 import streamlit as st
 from panels import head_focus
-from panels.elsewhere import elsewhere, how_to, shown_runs
 from panels.heads import CIRCUITS_COMMAND, asks_for_circuits, circuit_figures
-from panels.sidebar import Choice
 from panels.state import Shown
+from panels.study_page import StudyPage
 from panels.summary import pickable
-from panels.words import section
 
 from probes.report.circuits import task_names
 from probes.report.head_tables import CIRCUITS
-from probes.report.text import sentence
-from probes.report.verdict import verdict
+from probes.report.tables import Table
 
 
-def page(choice: Choice) -> None:
-    """The whole page for the sidebar's choice."""
-    shown = shown_runs(choice, CIRCUITS_COMMAND, _found)
-    studied = [
-        run
-        for run in shown
-        if run.view.problem is None and asks_for_circuits(run) and _measured(run)
-    ]
-    if studied:
-        circuit_figures(studied)
+def _tasks(run: Shown, table: Table) -> None:
+    order = task_names(run.data)
+    picked = head_focus.picked_task(order)
+    pickable(run, table, order, picked, head_focus.pick_task, "task", 318)
 
 
-def _measured(run: Shown) -> bool:
-    return bool(run.data.table_names) or not run.data.measurements.empty
-
-
-def _found(run: Shown) -> None:
-    """What the run found in words and one table, or what to do where it found nothing."""
-    if not asks_for_circuits(run):
-        elsewhere(run, CIRCUITS, "traced circuits", CIRCUITS_COMMAND)
-        return
-    if not _measured(run):
-        if run.status == "finished":
-            how_to("This run measured nothing. Make one that does:", CIRCUITS_COMMAND)
-        elif run.status == "running":
-            st.text("Nothing has been measured yet; the page shows each part as it comes.")
-        return
-    told = run.data.once("verdict", lambda: verdict(run.data))
-    if run.status == "finished":  # what else there is to say stands in the head
-        section(sentence(told.headline))
-        st.text("\n".join(told.sentences))
-    if told.table is not None:
-        order = task_names(run.data)
-        pickable(
-            run,
-            told.table,
-            order,
-            head_focus.picked_task(order),
-            head_focus.pick_task,
-            "task",
-            318,
-        )
-
-
-page(st.session_state["choice"])
+StudyPage(
+    analysis=CIRCUITS,
+    missed="traced circuits",
+    command=CIRCUITS_COMMAND,
+    asked=asks_for_circuits,
+    table=_tasks,
+    figures=circuit_figures,
+).draw(st.session_state["choice"])

@@ -5,50 +5,23 @@ from __future__ import annotations
 import streamlit as st
 from panels import focus
 from panels.collapse import COLLAPSE, COMMAND, asks_for_collapse, collapse_figures
-from panels.elsewhere import elsewhere, how_to, shown_runs
-from panels.sidebar import Choice
 from panels.state import Shown
+from panels.study_page import StudyPage
 from panels.summary import pickable
-from panels.words import section
 
-from probes.report.text import sentence
-from probes.report.verdict import verdict
+from probes.report.tables import Table
 
 
-def page(choice: Choice) -> None:
-    """The whole page for the sidebar's choice."""
-    shown = shown_runs(choice, COMMAND, _found)
-    studied = [
-        run
-        for run in shown
-        if run.view.problem is None and asks_for_collapse(run) and _measured(run)
-    ]
-    if studied:
-        collapse_figures(studied)
+def _layers(run: Shown, table: Table) -> None:
+    order = [row[0] for row in table.rows]
+    pickable(run, table, order, focus.picked(), focus.pick, "layer", 318)
 
 
-def _measured(run: Shown) -> bool:
-    return bool(run.data.table_names) or not run.data.measurements.empty
-
-
-def _found(run: Shown) -> None:
-    """What the run found in words and one table, or what to do where it found nothing."""
-    if not asks_for_collapse(run):
-        elsewhere(run, COLLAPSE, "looked for collapse", COMMAND)
-        return
-    if not _measured(run):
-        if run.status == "finished":
-            how_to("This run measured nothing. Make one that does:", COMMAND)
-        elif run.status == "running":
-            st.text("Nothing has been measured yet; the page shows each part as it comes.")
-        return
-    told = run.data.once("verdict", lambda: verdict(run.data))
-    if run.status == "finished":  # what else there is to say stands in the head
-        section(sentence(told.headline))
-        st.text("\n".join(told.sentences))
-    if told.table is not None:
-        order = [row[0] for row in told.table.rows]
-        pickable(run, told.table, order, focus.picked(), focus.pick, "layer", 318)
-
-
-page(st.session_state["choice"])
+StudyPage(
+    analysis=COLLAPSE,
+    missed="looked for collapse",
+    command=COMMAND,
+    asked=asks_for_collapse,
+    table=_layers,
+    figures=collapse_figures,
+).draw(st.session_state["choice"])
