@@ -25,6 +25,17 @@ FLAGS = [
 # Deep links probe these below the page's own path and get a harmless 404.
 _PROBE = re.compile(r"/[a-z]+/_stcore/(health|host-config)$")
 
+SETTLED = (
+    "[data-testid=stApp][data-test-script-state=notRunning][data-test-connection-state=CONNECTED]"
+)
+
+
+def settle(page: Any) -> None:
+    """Waits until the dashboard has nothing more to draw; fails where it shows an exception."""
+    page.wait_for_selector(SETTLED)
+    page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
+    assert page.locator("[data-testid=stException]").count() == 0
+
 
 @dataclass
 class Guard:

@@ -38,6 +38,12 @@ def browsing() -> Any:
     return browsing_guard
 
 
+@pytest.fixture(scope="module")
+def chrome(browsing: Any) -> Iterator[Any]:
+    with browsing.chromium() as browser:
+        yield browser
+
+
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of runs that the dashboard reads."""

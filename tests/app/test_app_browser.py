@@ -7,24 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing_guard import settle
 
 pytestmark = pytest.mark.browser
 
-SETTLED = (
-    "[data-testid=stApp][data-test-script-state=notRunning][data-test-connection-state=CONNECTED]"
-)
 CELL = """([layer, row]) => {
   const plot = document.querySelector('.js-plotly-plot');
   const { xaxis, yaxis } = plot._fullLayout;
   const box = plot.getBoundingClientRect();
   return [box.left + xaxis._offset + xaxis.c2p(xaxis.d2c(layer)), box.top + yaxis._offset + yaxis.c2p(yaxis.d2c(row))];
 }"""
-
-
-@pytest.fixture(scope="module")
-def chrome(browsing: Any) -> Iterator[Any]:
-    with browsing.chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +39,6 @@ def server(
     with serve(runs, tmp_path_factory.mktemp("home")) as running:
         yield running
         assert "Traceback" not in running.log.read_text()
-
-
-def settle(page: Any) -> None:
-    page.wait_for_selector(SETTLED)
-    page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
-    assert page.locator("[data-testid=stException]").count() == 0
 
 
 def said(page: Any, text: str) -> None:

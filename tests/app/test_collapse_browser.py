@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 import synthetic_collapse
 import synthetic_quality
+from browsing_guard import settle
 
 pytestmark = pytest.mark.browser
 
-SETTLED = (
-    "[data-testid=stApp][data-test-script-state=notRunning][data-test-connection-state=CONNECTED]"
-)
 # Where on the screen the line of a layer is at its last point, in the first panel.
 POINT = """(name) => {
   const plot = document.querySelector('.js-plotly-plot'), full = plot._fullLayout;
@@ -22,12 +20,6 @@ POINT = """(name) => {
   return [box.left + full.xaxis._offset + full.xaxis.d2p(line.x[at]),
           box.top + full.yaxis._offset + full.yaxis.d2p(line.y[at])];
 }"""
-
-
-@pytest.fixture(scope="module")
-def chrome(browsing: Any) -> Iterator[Any]:
-    with browsing.chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +32,6 @@ def server(browsing: Any, serve: Any, tmp_path_factory: pytest.TempPathFactory) 
     with serve(runs, tmp_path_factory.mktemp("home")) as running:
         yield running
         assert "Traceback" not in running.log.read_text()
-
-
-def settle(page: Any) -> None:
-    page.wait_for_selector(SETTLED)
-    page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
-    assert page.locator("[data-testid=stException]").count() == 0
 
 
 def hovered(page: Any, line: str) -> tuple[float, float]:

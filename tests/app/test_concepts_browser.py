@@ -8,12 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from browsing_guard import settle
 
 pytestmark = pytest.mark.browser
 
-SETTLED = (
-    "[data-testid=stApp][data-test-script-state=notRunning][data-test-connection-state=CONNECTED]"
-)
 # Where on the screen the curve of a panel is at a layer: the panel is named by its title.
 POINT = """([title, layer]) => {
   for (const plot of document.querySelectorAll('.js-plotly-plot')) {
@@ -34,12 +32,6 @@ POINT = """([title, layer]) => {
 
 
 @pytest.fixture(scope="module")
-def chrome(browsing: Any) -> Iterator[Any]:
-    with browsing.chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def server(
     studies: Any, browsing: Any, serve: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
@@ -51,12 +43,6 @@ def server(
     with serve(runs, tmp_path_factory.mktemp("home")) as running:
         yield running
         assert "Traceback" not in running.log.read_text()
-
-
-def settle(page: Any) -> None:
-    page.wait_for_selector(SETTLED)
-    page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
-    assert page.locator("[data-testid=stException]").count() == 0
 
 
 def said(page: Any, text: str) -> None:

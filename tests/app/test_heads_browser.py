@@ -8,24 +8,16 @@ from typing import Any
 import pytest
 import synthetic_circuits
 import synthetic_heads
+from browsing_guard import settle
 
 pytestmark = pytest.mark.browser
 
-SETTLED = (
-    "[data-testid=stApp][data-test-script-state=notRunning][data-test-connection-state=CONNECTED]"
-)
 # Where on the screen a cell of the map is.
 CELL = """([block, head]) => {
   const plot = document.querySelector('.js-plotly-plot'), full = plot._fullLayout;
   const box = plot.getBoundingClientRect();
   return [box.left + full.xaxis._offset + full.xaxis.d2p(block), box.top + full.yaxis._offset + full.yaxis.d2p(head)];
 }"""
-
-
-@pytest.fixture(scope="module")
-def chrome(browsing: Any) -> Iterator[Any]:
-    with browsing.chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +31,6 @@ def server(browsing: Any, serve: Any, tmp_path_factory: pytest.TempPathFactory) 
     with serve(runs, tmp_path_factory.mktemp("home")) as running:
         yield running
         assert "Traceback" not in running.log.read_text()
-
-
-def settle(page: Any) -> None:
-    page.wait_for_selector(SETTLED)
-    page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
-    assert page.locator("[data-testid=stException]").count() == 0
 
 
 def hovered(page: Any, block: int, head: int) -> tuple[float, float]:
@@ -91,7 +77,7 @@ def test_a_click_on_a_cell_picks_its_head(
         settle(page)
         if path.startswith("heads"):
             strip = page.locator("[aria-label^='Attention of head 20.7 over']")
-            assert strip.locator("span[title^=needle]").count() == 2
+            assert strip.locator("span[title^=needle]:not([title^='needle sentence'])").count() == 2
         page.locator("[data-testid=stBaseButton-secondary]", has_text="Clear selection").click()
         page.wait_for_function("!location.search.includes('head=')")
         settle(page)
