@@ -115,7 +115,9 @@ def random_autoencoder(like: SparseAutoencoder, X: Any, seed: int = 0) -> Sparse
     reconstruction as good as such directions allow.
     """
     rng = np.random.default_rng((seed, 3))
-    made = clone(like).set_params(variant="topk", target_l0=None, k=max(1, round(like.target_l0 or like.k)))
+    made = clone(like).set_params(
+        variant="topk", target_l0=None, k=max(1, round(like.target_l0 or like.k))
+    )
     m, d = like.decoder_.shape
     directions = rng.normal(size=(m, d)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -16,7 +16,7 @@ import safetensors.torch
 from torch import Tensor
 
 from probes.errors import FathometerError, InputError
-from probes.files import canonical_json, make_dir, replace_file, sha256_file, write_json
+from probes.files import canonical_json, make_dir, replace_file, safe_name, sha256_file, write_json
 
 MANIFEST = "checkpoint.json"
 VERSION = 1
@@ -26,11 +26,12 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved: tensors by name, the step, and the rows of the history."""
+    """What was saved: tensors by name, the step, the rows of the history, and whose training it was."""
 
     tensors: dict[str, Tensor]
     step: int
     history: list[Row]
+    identity: dict[str, Any]
 
 
 def save_checkpoint(
@@ -63,23 +64,30 @@ def save_checkpoint(
 
 def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
     """What `folder` holds, None if nothing; an error for damage and for the training of another autoencoder."""
-    path = folder / MANIFEST
-    if not path.exists():
+    if not (folder / MANIFEST).exists():
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        file, digest = folder / found["file"], found["sha256"]
-        same = canonical_json(found["identity"]) == canonical_json(json.loads(json.dumps(identity)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FathometerError(
-            f"{path} cannot be read ({type(error).__name__}): delete the folder to begin anew"
-        ) from error
-    if found.get("version") != VERSION:
-        raise FathometerError(f"{path} has version {found.get('version')}, {VERSION} is needed")
-    if not same:
+    found = read_checkpoint(folder)
+    if canonical_json(found.identity) != canonical_json(json.loads(json.dumps(identity))):
         raise InputError(
             f"{folder} holds the training of another autoencoder or of other data: choose another folder or delete it"
         )
+    return found
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """What `folder` holds, whatever it is of; `FathometerError` where that is nothing, or damaged."""
+    path = folder / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        file, digest = folder / safe_name(found["file"], "tensor file"), found["sha256"]
+        made = found["version"], dict(found["identity"]), int(found["step"]), list(found["history"])
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        raise FathometerError(
+            f"{path} cannot be read ({type(error).__name__}): an autoencoder saved in {folder} is needed; "
+            "delete a damaged folder to begin anew"
+        ) from error
+    if made[0] != VERSION:
+        raise FathometerError(f"{path} has version {made[0]}, {VERSION} is needed")
     if not file.is_file() or sha256_file(file) != digest:
         raise FathometerError(f"{file} is missing or damaged: delete {folder} to begin anew")
-    return Checkpoint(safetensors.torch.load_file(file), int(found["step"]), found["history"])
+    return Checkpoint(safetensors.torch.load_file(file), made[2], made[3], made[1])

@@ -7,7 +7,7 @@ array and a store of the same rows train alike, and training can go on from any 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -105,7 +105,9 @@ def finite(states: Tensor, rows: NDArray[np.int64] | None = None) -> Tensor:
     if not len(bad):
         return states  # only the sum was too large
     first = int(bad[0]) if rows is None else int(rows[int(bad[0])])
-    raise NonFiniteError(f"X holds NaN or infinity in row {first} ({len(bad)} of {len(states)} rows)")
+    raise NonFiniteError(
+        f"X holds NaN or infinity in row {first} ({len(bad)} of {len(states)} rows)"
+    )
 
 
 @dataclass(frozen=True)
@@ -173,70 +175,6 @@ def sample_rows(rows: Rows, seed: int) -> Tensor:
 def whole(rows: Rows) -> Tensor:
     """All rows at once: (n, d) float32."""
     return rows.take(np.arange(rows.n))
-
-
-class Stream:
-    """An iterable of batches (rows, d) of any size as a shuffled, endless or ending stream of equal ones.
-
-    A list, or anything else that can be iterated again, is read again and again; a generator once. Rows are shuffled
-    within a buffer, all of whose batches are dealt before it is filled again.
-    """
-
-    def __init__(self, batches: Iterable[Any], buffer_mib: int, seed: int) -> None:
-        self._batches = batches
-        self._seed = seed
-        self._again = not isinstance(batches, Iterator)
-        self._raw = self._read()
-        try:
-            self._ahead: Tensor | None = next(self._raw)
-        except StopIteration:
-            raise EstimatorInputError("no batches came: at least one with a row is needed") from None
-        self.d = self._ahead.shape[1]
-        self._rows = buffer_rows(buffer_mib, self.d)
-        self._first = self._fill(torch.empty(0, self.d))
-
-    def _read(self) -> Iterator[Tensor]:
-        width = None
-        while True:
-            some = False
-            for batch in self._batches:
-                states = whole(ArrayRows(batch))
-                if width not in (None, states.shape[1]):
-                    raise EstimatorInputError(
-                        f"a batch of width {states.shape[1]} came after one of {width}"
-                    )
-                width = states.shape[1]
-                some = True
-                yield finite(states)
-            if not self._again or not some:
-                return
-
-    def _fill(self, left: Tensor) -> Tensor:
-        """A full buffer, what was `left` first; shorter only at the end of the data."""
-        parts, have = [left], len(left)
-        while have < self._rows and self._ahead is not None:
-            parts.append(self._ahead)
-            have += len(self._ahead)
-            self._ahead = next(self._raw, None)
-        return torch.cat(parts)
-
-    def sample(self) -> Tensor:
-        return self._first[:SAMPLE]
-
-    def deal(self, batch_size: int, first: int = 0) -> Iterator[Tensor]:
-        """Batches until the data ends; the first `first` are read and passed over."""
-        number, buffer = 0, self._first
-        done = 0
-        while len(buffer) >= batch_size:
-            order = np.random.default_rng((self._seed, number)).permutation(len(buffer))
-            shuffled = buffer[torch.from_numpy(order)]
-            full = len(buffer) // batch_size * batch_size
-            for at in range(0, full, batch_size):
-                if done >= first:
-                    yield shuffled[at : at + batch_size]
-                done += 1
-            number += 1
-            buffer = self._fill(shuffled[full:])
 
 
 def buffer_rows(mib: int, d: int) -> int:

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from probes.errors import EstimatorInputError
 from probes.sae.data import ArrayRows, Rows, blocks
 from probes.sae.infer import encode_block, frozen_tensors
+from probes.sae.saved import load_estimator, save_estimator
 from probes.sae.settings import Training
 from probes.sae.training import Session, run_sessions
 
@@ -149,6 +150,16 @@ class SparseAutoencoder(TransformerMixin, BaseEstimator):
     def reconstruct(self, X: Any) -> NDArray[np.float32]:
         """`inverse_transform(transform(X))`."""
         return self.inverse_transform(self.transform(X))
+
+    def save(self, folder: str | Path) -> None:
+        """Keep the fitted autoencoder in `folder` (safetensors and JSON), in place of what lay there before."""
+        check_is_fitted(self, "decoder_")
+        save_estimator(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SparseAutoencoder:
+        """The autoencoder that `save` kept in `folder`; `FathometerError` where there is none or it is damaged."""
+        return load_estimator(cls, Path(folder))
 
 
 def device_of(name: str) -> torch.device:

@@ -108,7 +108,9 @@ def fvu(X: Any, X_hat: Any) -> float:
     """
     states, copy = check_matrix(X), check_matrix(X_hat, "X_hat")
     if states.shape != copy.shape:
-        raise EstimatorInputError(f"X has shape {states.shape}, X_hat {copy.shape}: both must agree")
+        raise EstimatorInputError(
+            f"X has shape {states.shape}, X_hat {copy.shape}: both must agree"
+        )
     error, spread = row_errors(states, copy, dataset_mean(states))
     if not spread.sum() > 0:
         raise EstimatorInputError("all rows of X are equal: there is no variance to explain")

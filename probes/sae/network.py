@@ -12,6 +12,8 @@ from torch import Tensor
 from probes.registry import Registry
 from probes.sae.settings import Recipe
 
+FIRST_PENALTY = -4.0  # logarithm; low, or features are killed before they point anywhere
+
 Weights = dict[str, Tensor]
 
 
@@ -84,7 +86,7 @@ def start_network(variant: Variant, recipe: Recipe, seed: int, device: torch.dev
     state = {
         "quiet": torch.zeros(m, dtype=torch.int64),
         "level": torch.zeros((), dtype=torch.float64),
-        "penalty": torch.zeros((), dtype=torch.float64),
+        "penalty": torch.full((), FIRST_PENALTY, dtype=torch.float64),
         "count": torch.zeros((), dtype=torch.int64),
     }
     return Network(
@@ -100,3 +102,19 @@ def scores(weights: Mapping[str, Tensor], x: Tensor, precision: str = "float32")
         return torch.addmm(weights["encoder_bias"], x, weights["encoder"].T)
     half = torch.bfloat16
     return torch.addmm(weights["encoder_bias"].to(half), x.to(half), weights["encoder"].to(half).T)
+
+
+MEMORY = (
+    0.9  # of the running mean of the level: the last dozen of steps, when the rate has come down
+)
+
+
+def follow(net: Network, level: float) -> None:
+    """Take the level of this batch into the running mean, and count it."""
+    net.state["level"].mul_(MEMORY).add_((1 - MEMORY) * level)
+
+
+def level_of(net: Network) -> float:
+    """The running mean, corrected for its start at zero."""
+    count = int(net.state["count"])
+    return float(net.state["level"]) / (1 - MEMORY**count) if count else 0.0

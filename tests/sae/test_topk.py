@@ -13,7 +13,9 @@ from probes.errors import InputError, NonFiniteError
 from probes.sae import SparseAutoencoder, Training
 from probes.sae.baselines import ClusterCoder, NeuronCoder, PCACoder, random_autoencoder
 from probes.sae.metrics import explained_variance, l0, row_l0
+from probes.sae.settings import Recipe, Sizes
 from probes.sae.sparse import flat_codes, reconstruction_gradients, top_k
+from probes.sae.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_hand_written_gradients_are_those_of_autograd(
     encoder, encoder_bias, decoder = draw(12, 5), draw(12), draw(12, 5)
     bias = draw(5) if with_bias else None
     pre = x @ encoder.T + encoder_bias
-    values, cols = pre.topk(4, 1)
+    values, cols = pre.topk(9, 1)
     assert bool((values < 0).any()), "the gradient of a code below zero must vanish"
     codes = torch.zeros_like(pre).scatter(1, cols, values.relu())
     shift = 0 if bias is None else bias
@@ -106,7 +108,9 @@ def test_hand_written_gradients_are_those_of_autograd(
     ]
     (sum(losses) / len(losses)).backward()  # type: ignore[union-attr]
     with torch.no_grad():
-        mine = reconstruction_gradients(flat_codes(values, cols), x, target, decoder, bias, prefixes)
+        mine = reconstruction_gradients(
+            flat_codes(values, cols), x, target, decoder, bias, prefixes
+        )
     for name, leaf in (("encoder", encoder), ("encoder_bias", encoder_bias), ("decoder", decoder)):
         torch.testing.assert_close(getattr(mine, name), leaf.grad)
     if bias is not None:
@@ -121,7 +125,9 @@ def test_the_largest_are_those_that_a_sort_finds(m: int, k: int, dtype: torch.dt
     values, cols = top_k(scores, k)
     assert torch.equal(values, scores.gather(1, cols))
     assert all(len(set(row)) == k for row in cols.tolist())
-    assert torch.equal(values.sort(1, descending=True)[0], scores.sort(1, descending=True)[0][:, :k])
+    assert torch.equal(
+        values.sort(1, descending=True)[0], scores.sort(1, descending=True)[0][:, :k]
+    )
 
 
 def test_preselection_in_half_precision_ends_at_the_same_loss(planted: Any) -> None:
@@ -147,19 +153,27 @@ def test_codes_do_not_depend_on_what_else_is_in_the_batch(
         assert np.array_equal(alone > 0, together[row] > 0)
 
 
-def test_the_auxiliary_loss_revives_dead_features() -> None:
-    rng = np.random.default_rng(0)
-    X = (rng.normal(size=(2000, 20)) * np.geomspace(30, 0.3, 20)).astype(np.float32)
+def test_the_auxiliary_loss_revives_dead_features(planted: Any) -> None:
+    """Four fifths of the encoder start too weak to be ever chosen: alone the others cannot hold all directions."""
+    x = torch.from_numpy(planted.X)
+    x = (x - x.mean(0)) / x.std()
 
-    def dead(aux_k: int) -> float:
-        training = Training(aux_k=aux_k, dead_after=1000)
-        sae = SparseAutoencoder(
-            400, 2, steps=300, batch_size=200, learning_rate=3e-3, device="cpu", training=training
-        ).fit(X)
-        return float(np.mean(np.bincount(sae.transform(X).indices, minlength=400) == 0))
+    def train(aux_k: int) -> tuple[float, float]:
+        recipe = Recipe(Sizes(24, 96, 3.0, (96,)), 400, 500, 3e-3, aux_k, 1 / 32, 3000, "float32")
+        trainer = Trainer("topk", recipe, 0, torch.device("cpu"))
+        with torch.no_grad():
+            trainer.net.weights["encoder"][:80] *= 0.05
+        rng = np.random.default_rng(0)
+        while not trainer.done:
+            trainer.step(x[torch.from_numpy(rng.integers(0, len(x), 500))])
+        decoder = trainer.net.weights["decoder"].detach().numpy()
+        return trainer.row()["dead_share"], planted.recovered(decoder)
 
-    assert dead(0) > 0.3
-    assert dead(64) < dead(0) - 0.2
+    dead, recovered = train(0)
+    dead_aux, recovered_aux = train(12)
+    assert dead > 0.7
+    assert dead_aux < dead - 0.15
+    assert recovered_aux > 0.9 > recovered
 
 
 def test_it_is_a_scikit_learn_estimator(planted: Any) -> None:
