@@ -93,7 +93,7 @@ class ClusterCoder(TransformerMixin, BaseEstimator):
 
         states = _sample(X)
         count = min(self.n_features, len(states))
-        self._means = MiniBatchKMeans(count, random_state=self.seed, n_init=1).fit(states)
+        self._means = MiniBatchKMeans(count, random_state=self.seed).fit(states)
         self.decoder_ = np.asarray(self._means.cluster_centers_)
         return self
 
@@ -115,9 +115,8 @@ def random_autoencoder(like: SparseAutoencoder, X: Any, seed: int = 0) -> Sparse
     reconstruction as good as such directions allow.
     """
     rng = np.random.default_rng((seed, 3))
-    made = clone(like).set_params(
-        variant="topk", target_l0=None, k=max(1, round(like.target_l0 or like.k))
-    )
+    made: SparseAutoencoder = clone(like)  # type: ignore[assignment]
+    made.set_params(variant="topk", target_l0=None, k=max(1, round(like.target_l0 or like.k)))
     m, d = like.decoder_.shape
     directions = rng.normal(size=(m, d)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""A training on disk: tensors in safetensors, everything else in JSON, replaced so that a killed writer leaves the old one.
+"""A training on disk: tensors in safetensors, everything else in JSON; a killed writer leaves the old one.
 
 checkpoint.json names its tensor file with a checksum and is replaced last: it is the commit.
 """

@@ -1,8 +1,8 @@
-"""Where training gets its rows: arrays, stores larger than memory, or any iterable of batches; always in a seeded order.
+"""Rows that training looks up by number, in arrays or in stores larger than memory, and the seeded order they come in.
 
-Rows that can be looked up by number (`Rows`) are read in chunks: every pass shuffles the chunks, gathers as many as the
-buffer holds, shuffles their rows, and deals batches from them. The order depends on the numbers of rows alone, so that an
-array and a store of the same rows train alike, and training can go on from any step without reading what came before.
+They are read in chunks: every pass shuffles the chunks, gathers as many as the buffer holds, shuffles their rows, and
+deals batches from them. The order depends on the number of rows alone, so that an array and a store of the same rows
+train alike, and training can go on from any step without reading what came before.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Order:
         return max(1, self.buffer // CHUNK)
 
     def passes(self, start: int) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-        """(rows to skip, rows of a buffer ascending by chunk, their permutation), from row number `start` of the stream on."""
+        """(rows to skip, rows of a buffer by chunk, their permutation), from row number `start` of all passes on."""
         epoch, skip = divmod(start, self.n)
         while True:
             rng = np.random.default_rng((self.seed, epoch))

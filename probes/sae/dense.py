@@ -1,8 +1,8 @@
 """What the variants with a sparsity penalty share: autograd, a controller of the penalty, a threshold at the end.
 
-The penalty's weight follows the mean number of active features: it grows while that is above the target and falls while
-it is below. What the controller leaves is taken up by a threshold on the gate's scores at inference, the running mean of
-the value that lets exactly the target through.
+The penalty's weight follows the mean number of active features: it grows while that is above the target and falls
+while it is below. What the controller leaves is taken up by a threshold on the gate's scores at inference, the running
+mean of the value that lets exactly the target through.
 """
 
 from __future__ import annotations

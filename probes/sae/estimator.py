@@ -139,7 +139,7 @@ class SparseAutoencoder(TransformerMixin, BaseEstimator):
     def inverse_transform(self, codes: Any) -> NDArray[np.float32]:
         """Reconstruction (n, d) float32 of codes (n, n_features), sparse or dense."""
         check_is_fitted(self, "decoder_")
-        table = sparse.csr_array(codes)
+        table: Any = sparse.csr_array(codes)
         if table.ndim != 2 or table.shape[1] != len(self.decoder_):
             raise EstimatorInputError(
                 f"codes have shape {table.shape}: (n, {len(self.decoder_)}) is needed"

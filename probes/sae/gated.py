@@ -15,7 +15,7 @@ from probes.sae.settings import Recipe
 
 
 class Gated:
-    """z = 1[gate > 0] · relu(exp(magnitude_log_scale) · x·encoderᵀ + magnitude_bias), gate = x·encoderᵀ + encoder_bias."""
+    """z = 1[a + encoder_bias > 0] · relu(exp(magnitude_log_scale) · a + magnitude_bias) with a = x·encoderᵀ."""
 
     name = "gated"
     threshold = True

@@ -9,8 +9,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from probes.sae.network import VARIANTS, Weights, scores
+from probes.sae.network import Weights, scores
 from probes.sae.sparse import top_k
+from probes.sae.variants import VARIANTS
 
 if TYPE_CHECKING:
     from probes.sae.estimator import SparseAutoencoder

@@ -1,4 +1,7 @@
-"""The standard autoencoder: ReLU codes and an L1 penalty (Bricken et al. 2023; Cunningham et al. 2023, arXiv 2309.08600)."""
+"""The standard autoencoder: ReLU codes and an L1 penalty.
+
+Bricken et al. 2023; Cunningham et al. 2023 (arXiv 2309.08600).
+"""
 
 from __future__ import annotations
 

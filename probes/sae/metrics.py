@@ -66,7 +66,7 @@ register_measure(
         0.0,
         None,
         "none",
-        "Length of the mean state over the length of its standard deviations; uncentred training on states with a large one leaves many dead features.",
+        "Length of the mean state over that of its standard deviations; large ones predict dead features, uncentred.",
     )
 )
 
@@ -148,7 +148,7 @@ def dead_share(density: FloatArray) -> float:
 
 
 def density_histogram(density: FloatArray, bins: int = 40) -> pd.DataFrame:
-    """Histogram of log10 densities from 1e-8 to 1: columns `low`, `high` (log10), `features`; dead features are left out."""
+    """Histogram of log10 densities from 1e-8 to 1 without dead features: columns `low`, `high` (log10), `features`."""
     values = np.asarray(density, np.float64)
     counts, edges = np.histogram(np.log10(values[values > 0]), bins=bins, range=(-8, 0))
     return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "features": counts})
@@ -172,8 +172,8 @@ def norm_ratio(X: Any) -> float:
     return float(np.linalg.norm(mean) / np.sqrt(total / rows.n))
 
 
-def _table(codes: Any) -> sparse.csr_array:
-    table = sparse.csr_array(codes)
+def _table(codes: Any) -> Any:
+    table: Any = sparse.csr_array(codes)
     if table.ndim != 2 or 0 in table.shape:
         raise EstimatorInputError(f"codes have shape {table.shape}: (n, m) is needed")
     if table.nnz and not np.all(table.data):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probes.errors import EstimatorInputError, unknown_name
-from probes.sae.network import VARIANTS
 from probes.sae.settings import (
     Recipe,
     Sizes,
@@ -16,6 +15,7 @@ from probes.sae.settings import (
     default_rate,
     default_steps,
 )  # fmt: skip
+from probes.sae.variants import VARIANTS
 
 if TYPE_CHECKING:
     from probes.sae.estimator import SparseAutoencoder

@@ -1,4 +1,4 @@
-"""Sparse codes as flat lists, and the few products that training needs; nothing of size (rows, features) but the scores.
+"""Sparse codes as flat lists, and the few products that training needs; only the scores have size (rows, features).
 
 With k of m features active, decoding and all gradients cost k/m of a dense product: rows of the weights are gathered
 and summed by `embedding_bag`, whose order of summation is fixed, so that results repeat bit for bit.

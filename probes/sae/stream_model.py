@@ -25,7 +25,7 @@ _TEXTS, _WEIGHT = 1024, 256 << 10  # texts and bytes that are tokenised at once
 
 
 class ModelBatches:
-    """Token states of texts in batches (tokens, d) float32, computed anew each time it is iterated; see `from_model`."""
+    """Token states of texts in batches (tokens, d) float32, computed anew at each iteration; see `from_model`."""
 
     def __init__(
         self, reading: Reading, places: Sequence[Place], names: Sequence[Any] | None
@@ -88,10 +88,10 @@ def from_model(
         raise InputError("no layers came: at least one is needed")
     places = parse_sites(site, model.n_layers, {site: layers})
     check_places(model, places)
-    order = np.random.default_rng((seed, 4)).permutation(len(texts))
+    order: list[int] = np.random.default_rng((seed, 4)).permutation(len(texts)).tolist()
     reading = Reading.of(
         model,
-        [texts[i] for i in order.tolist()],
+        [str(texts[i]) for i in order],
         max_length=max_length,
         special_tokens=special_tokens,
         prompt=prompt,

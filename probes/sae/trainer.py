@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from probes.errors import NonFiniteError
-from probes.sae.network import VARIANTS, Network, start_network
+from probes.sae.network import Network, start_network
 from probes.sae.settings import Recipe
+from probes.sae.variants import VARIANTS
 
 Row = dict[str, float]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from probes.store import Store
 
 def make_store(path: Path, X: np.ndarray, cut: tuple[int, ...], ragged: bool = False) -> Store:
     bounds = [0, *cut, len(X)]
-    shards = list(zip(bounds[:-1], bounds[1:], strict=True))
+    shards = list(pairwise(bounds))
     if ragged:  # three texts in each shard, of whatever lengths
         texts = [(3 * i, 3 * i + 3) for i in range(len(shards))]
         store = Store.create(path, {"made": "here"}, texts)

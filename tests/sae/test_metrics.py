@@ -59,7 +59,8 @@ def test_sparsity_and_density_are_counted() -> None:
 
 
 def test_norm_ratio_by_hand() -> None:
-    X = np.random.default_rng(0).normal(size=(500, 3)) + [5, 0, 0]
+    X = np.random.default_rng(0).normal(size=(500, 3))
+    X += np.array([5, 0, 0])
     assert norm_ratio(X) == pytest.approx(
         np.linalg.norm(X.mean(0)) / np.linalg.norm(X.std(0)), rel=1e-6
     )
