@@ -12,6 +12,7 @@ held with its data and before its autoencoder. FVU is on held-out rows after the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -186,8 +187,9 @@ class Worker:
         """CPU seconds; None, with the reason printed, where this way does not run."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: its last words are read below
+            self.process.stdin.write(f"{steps}\n")
+            self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
             assert self.process.stderr is not None
