@@ -14,8 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from probes.sae.network import Network, Outcome, follow
+from probes.sae.network import MEMORY, Network, Outcome, follow
 
+AHEAD = 0.06  # share of the training that the controller looks ahead
 GAIN = 10.0  # how far the penalty's logarithm travels over a training that is off by a factor of e
 
 
@@ -60,11 +61,18 @@ def warm_up(net: Network) -> float:
 
 
 def control(net: Network, active: float) -> None:
-    """Raise or lower the logarithm of the penalty in proportion to that of active / target."""
-    target = net.recipe.sizes.l0
-    off = math.log(max(active, 1e-2 * target) / (1.02 * target))
-    rate = GAIN / (net.recipe.steps + 200)
-    net.state["penalty"] += rate * max(-2.0, min(2.0, off))
+    """Raise or lower the logarithm of the penalty in proportion to that of active / target, soon from now.
+
+    What counts is where the number of active features is heading: it answers late, and would overshoot.
+    """
+    target, steps = net.recipe.sizes.l0, net.recipe.steps
+    now = math.log(max(active, 1e-2 * target) / (1.02 * target))
+    first = not int(net.state["count"])
+    before = now if first else float(net.state["active"])
+    mean = before + (1 - MEMORY) * (now - before)
+    net.state["active"].fill_(mean)
+    heading = now + AHEAD * steps * (mean - before)
+    net.state["penalty"] += GAIN / (steps + 200) * max(-2.0, min(2.0, heading))
 
 
 def _threshold(score: Tensor, l0: float) -> Tensor:

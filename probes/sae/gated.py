@@ -40,6 +40,9 @@ class Gated:
     def backward(self, net: Network, x: Tensor) -> Outcome:
         return penalised_backward(net, x, self.forward)
 
+    def frozen_bias(self, net: Network) -> Tensor:
+        return net.weights["encoder_bias"].detach()
+
     def frozen_threshold(self, net: Network) -> Tensor:
         return torch.full_like(net.weights["encoder_bias"], level_of(net))
 

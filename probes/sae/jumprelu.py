@@ -68,6 +68,9 @@ class JumpReLU:
     def backward(self, net: Network, x: Tensor) -> Outcome:
         return penalised_backward(net, x, self.forward)
 
+    def frozen_bias(self, net: Network) -> Tensor:
+        return net.weights["encoder_bias"].detach()
+
     def frozen_threshold(self, net: Network) -> Tensor:
         return (net.weights["log_threshold"].detach().exp() + level_of(net)).clamp_min(0)
 

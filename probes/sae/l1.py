@@ -30,6 +30,10 @@ class L1:
     def backward(self, net: Network, x: Tensor) -> Outcome:
         return penalised_backward(net, x, self.forward)
 
+    def frozen_bias(self, net: Network) -> Tensor:
+        """Raised where training ended with too few codes; it makes up for some of the penalty's shrinkage."""
+        return net.weights["encoder_bias"].detach() - min(level_of(net), 0.0)
+
     def frozen_threshold(self, net: Network) -> Tensor:
         return torch.full_like(net.weights["encoder_bias"], max(level_of(net), 0.0))
 

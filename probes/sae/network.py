@@ -31,8 +31,8 @@ class Network:
     """Weights with their gradients, and the state that a checkpoint keeps beside them.
 
     `weights`: encoder (m, d), encoder_bias (m,), decoder (m, d) with rows of unit length, decoder_bias (d,), and what a
-    variant adds. `state`: quiet (m,), rows since each feature fired; level (), threshold of the sparsity; penalty (),
-    logarithm of the weight of the sparsity loss; count (), steps done.
+    variant adds. `state`: quiet (m,), rows since each feature fired; level (), threshold of the sparsity; active (), running
+    mean of the logarithm of active features; penalty (), logarithm of the weight of the sparsity loss; count (), steps done.
     """
 
     weights: Weights
@@ -62,6 +62,10 @@ class Variant(Protocol):
         """Gradients for the batch x (rows, d), and new values of what the state remembers of the sparsity."""
         ...
 
+    def frozen_bias(self, net: Network) -> Tensor:
+        """(m,) encoder bias that inference uses."""
+        ...
+
     def frozen_threshold(self, net: Network) -> Tensor | None:
         """(m,) threshold that inference uses; None where codes are chosen by rank."""
         ...
@@ -86,6 +90,7 @@ def start_network(variant: Variant, recipe: Recipe, seed: int, device: torch.dev
     state = {
         "quiet": torch.zeros(m, dtype=torch.int64),
         "level": torch.zeros((), dtype=torch.float64),
+        "active": torch.zeros((), dtype=torch.float64),
         "penalty": torch.full((), FIRST_PENALTY, dtype=torch.float64),
         "count": torch.zeros((), dtype=torch.int64),
     }

@@ -52,6 +52,9 @@ class TopK:
         fired[codes.cols[positive]] = True
         return Outcome(sums.squares[-1] / len(x), positive.sum() / len(x), fired)
 
+    def frozen_bias(self, net: Network) -> Tensor:
+        return net.weights["encoder_bias"].detach()
+
     def frozen_threshold(self, net: Network) -> Tensor | None:
         return None
 

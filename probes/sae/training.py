@@ -80,8 +80,9 @@ class Session:
     def close(self) -> None:
         """Hand the trained weights to the estimator, as arrays."""
         sae, net = self.sae, self.trainer.net
-        for name in ("encoder", "encoder_bias", "decoder", "decoder_bias"):
+        for name in ("encoder", "decoder", "decoder_bias"):
             setattr(sae, f"{name}_", as_array(net.weights[name]))
+        sae.encoder_bias_ = as_array(self.trainer.variant.frozen_bias(net))
         for name in ("magnitude_log_scale", "magnitude_bias"):
             weight = net.weights.get(name)
             setattr(sae, f"{name}_", None if weight is None else as_array(weight))
