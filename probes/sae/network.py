@@ -12,6 +12,9 @@ from torch import Tensor
 from probes.registry import Registry
 from probes.sae.settings import Recipe
 
+# The largest of many random projections are large by luck: at full length they reconstruct too much at first, and the
+# loss lags behind for hundreds of steps. 1/√3 is also what a linear layer's usual start amounts to.
+FIRST_GAIN = 3**-0.5
 FIRST_PENALTY = -4.0  # logarithm; low, or features are killed before they point anywhere
 
 Weights = dict[str, Tensor]
@@ -31,8 +34,9 @@ class Network:
     """Weights with their gradients, and the state that a checkpoint keeps beside them.
 
     `weights`: encoder (m, d), encoder_bias (m,), decoder (m, d) with rows of unit length, decoder_bias (d,), and what a
-    variant adds. `state`: quiet (m,), rows since each feature fired; level (), threshold of the sparsity; active (), running
-    mean of the logarithm of active features; penalty (), logarithm of the weight of the sparsity loss; count (), steps done.
+    variant adds. `state`: quiet (m,), rows since each feature fired; level (), threshold of the sparsity; active (),
+    running mean of the logarithm of active features over the target; penalty (), logarithm of the weight of the
+    sparsity loss; count (), steps done.
     """
 
     weights: Weights
@@ -75,13 +79,13 @@ VARIANTS: Registry[Variant] = Registry("variant")
 
 
 def start_network(variant: Variant, recipe: Recipe, seed: int, device: torch.device) -> Network:
-    """Random unit decoder rows, the encoder as their transpose; the same on every device for one seed."""
+    """Random unit decoder rows, the encoder as the same rows, shorter; the same on every device for one seed."""
     generator = torch.Generator().manual_seed(seed)
     m, d = recipe.sizes.m, recipe.sizes.d
     decoder = torch.randn(m, d, generator=generator)
     decoder /= torch.linalg.vector_norm(decoder, dim=1, keepdim=True)
     weights: Weights = {
-        "encoder": decoder.clone(),
+        "encoder": FIRST_GAIN * decoder,
         "encoder_bias": torch.zeros(m),
         "decoder": decoder,
         "decoder_bias": torch.zeros(d),

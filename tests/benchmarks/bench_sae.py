@@ -33,21 +33,22 @@ PEERS = ("saelens", "saelens, sparse", "sparsify")
 
 
 def make_data(batch: int) -> tuple[Any, Any]:
-    """(POOL, batch, D) training batches and a held-out one: 2,000 planted features, 20 in a row, some noise."""
+    """(batches, batch, D) training batches and a held-out one: 2,000 planted features, 20 in a row, some noise."""
     import numpy as np
     import torch
 
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(2000, D)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    n = (POOL + 1) * batch
+    pool = POOL * BATCH // batch if batch < BATCH else POOL
+    n = (pool + 1) * batch
     X = 0.05 * rng.standard_normal((n, D), dtype=np.float32)
     for _ in range(20):
         chosen = (2000 * rng.random(n) ** 2).astype(int)
         X += directions[chosen] * rng.uniform(0.5, 1.5, (n, 1)).astype(np.float32)
     X -= X.mean(0)
     X /= np.sqrt(np.square(X).mean())
-    parts = torch.from_numpy(X).view(POOL + 1, batch, D)
+    parts = torch.from_numpy(X).view(pool + 1, batch, D)
     return parts[:-1], parts[-1]
 
 
@@ -169,7 +170,7 @@ def work(name: str, batch: int) -> None:
     for line in sys.stdin:
         start = time.process_time()
         for _ in range(int(line)):
-            step(batches[count % POOL])
+            step(batches[count % len(batches)])
             count += 1
         print(json.dumps(time.process_time() - start), file=out, flush=True)
     print(json.dumps({"fvu": error(held_out), "mib": peak_mib() - before}), file=out, flush=True)
