@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ScalarMixProbe,
         sweep,
     )
+    from probes.sae import SparseAutoencoder
     from probes.store import open_store
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ _HOMES = {
     "RidgeRegressionProbe": "probes.probing",
     "ScalarMixProbe": "probes.probing",
     "sweep": "probes.probing",
+    "SparseAutoencoder": "probes.sae",
     "open_store": "probes.store",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "RidgeProbe",
     "RidgeRegressionProbe",
     "ScalarMixProbe",
+    "SparseAutoencoder",
     "__version__",
     "capture",
     "choose_exit",
