@@ -334,8 +334,8 @@ def test_retrieval_heads_of_a_real_model(home: Path, monkeypatch: pytest.MonkeyP
     lost, while plain text is hardly touched."""
     if cache := os.environ.get("FATHOMETER_TEST_CACHE"):
         monkeypatch.setenv("FATHOMETER_CACHE", cache)
-    more = ["--dtype", "bfloat16", "--lengths", "250", "--trials", "8", "--ablation-trials", "6"]
-    more += ["--top", "10", "--random-sets", "3", "--ablation-modes", "zero"]
+    more = ["--dtype", "bfloat16", "--lengths", "250", "--trials", "8", "--ablation-trials", "8"]
+    more += ["--top", "10", "--random-sets", "8", "--ablation-modes", "zero"]
     assert run("smollm2", *more, "--parts", "retrieval,ablation,types") == 0
     (view,) = list_runs(home / "runs")
     rows = view.measurements
