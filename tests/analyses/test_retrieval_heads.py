@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from planted_heads import HEADS, PLACES, SECRETS, planted_model
 
+import probes.heads.retrieval.study as running_trials
 from probes.analysis import load_analysis
 from probes.cli.main import app
 from probes.cli.run import command_for, run_app
@@ -290,7 +291,7 @@ def test_trials_before_a_stop_are_not_measured_again(
         measured.append(trial.needle.name)
         return measure_trial(model, trial, *more)
 
-    monkeypatch.setattr(retrieving, "measure_trial", counted)
+    monkeypatch.setattr(running_trials, "measure_trial", counted)
     monkeypatch.setattr(retrieving, "AT_LEAST", 0.0)
     monkeypatch.setattr(retrieving, "RARELY", 0)  # writes after each trial
     run = Run.create(home, "retrieval-heads", {})
@@ -305,7 +306,7 @@ def test_trials_before_a_stop_are_not_measured_again(
     assert before == 7
     measured.clear()
     monkeypatch.setattr(
-        retrieving, "measure_trial", lambda *given: measured.append("") or measure_trial(*given)
+        running_trials, "measure_trial", lambda *given: measured.append("") or measure_trial(*given)
     )
     again, whole = Findings(), Findings()
     study_heads(model, lines, plan, again, previous=previous)

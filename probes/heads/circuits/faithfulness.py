@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.capture.sites import Place
+from probes.heads.ablation.ranking import HeadId, all_heads
 from probes.heads.circuits.draws import Draws
 from probes.heads.circuits.passes import (
     Batch,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from probes.models import Model
 
 Array = NDArray[np.floating[Any]]
-HeadId = tuple[int, int]  # block, head
 Orders = list[list[HeadId]]  # of the heads, for each pair
 Report = Callable[[int, int], None]
 SHARES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -40,9 +40,9 @@ ABSOLUTE = ":absolute"  # rankings by size, whatever the sign
 
 
 def head_ids(model: Model) -> list[HeadId]:
-    """All heads of the model as (block, head)."""
+    """All heads of the model; `DoesNotApply` where a block has none."""
     places_of(model, ["z"])
-    return [(b.index, h) for b in model.structure.blocks for h in range(b.n_heads or 0)]
+    return all_heads(model)
 
 
 def kept_counts(heads: int) -> list[int]:

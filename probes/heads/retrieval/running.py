@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probes.errors import DataError, DoesNotApply
+from probes.heads.ablation.ranking import HeadId
 from probes.heads.retrieval import summary
 from probes.heads.retrieval.measures import (
     COPY_CONTRIBUTION,
@@ -22,7 +23,6 @@ from probes.heads.retrieval.trials import Trial, describe
 from probes.layers.tokens import mean_row, owner_of
 from probes.registry import Measure
 
-HeadId = tuple[int, int]
 Scores = NDArray[np.float64]
 
 WINDOW = 5  # answered trials between two top-20 sets that are compared

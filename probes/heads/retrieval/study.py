@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from probes.errors import InputError
-from probes.heads.retrieval.haystack import haystack_ids
+from probes.heads.retrieval.haystack import Haystack, haystack_ids
 from probes.heads.retrieval.needles import Needle
-from probes.heads.retrieval.plan import DEPTHS, LENGTHS, plan_trials
+from probes.heads.retrieval.plan import DEPTHS, LENGTHS, PlannedTrial, plan_trials
 from probes.heads.retrieval.running import RunningScores
 from probes.heads.retrieval.scores import MODES, Mode, check_retrieval, measure_trial
 from probes.heads.retrieval.summary import agreed_notes, needle_notes, not_answered
@@ -20,6 +21,40 @@ if TYPE_CHECKING:
     from probes.models import Model
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Trials:
+    """Planned trials and what they are run with; `running` takes their scores, and those it holds are not run again."""
+
+    model: Model
+    text: Haystack
+    planned: Sequence[PlannedTrial]
+    running: RunningScores
+    mode: Mode = "forced"
+    extras: bool = True
+    chat: bool | str = "auto"
+    notes: list[str] = field(default_factory=list[str])  # what was left out and why, each once
+
+    def __call__(self, early_stop: bool) -> Iterator[int]:
+        """Runs them, and gives how many are done after each; with `early_stop` until the ranking is stable."""
+        for done, each in enumerate(self.planned, 1):
+            if each.index not in self.running:
+                trial = each.build(self.model, self.text, self.chat)
+                result = measure_trial(self.model, trial, self.mode, self.extras)
+                self.running.add(each.index, trial, result, self.mode)
+                self._tell(f"no {name}: {why}" for name, why in result.why.items())
+            yield done
+            if early_stop and self.running.stable():
+                self._tell(
+                    [
+                        f"stopped after {done} of {len(self.planned)} trials: the best heads no longer change"
+                    ]
+                )
+                return
+
+    def _tell(self, notes: Iterable[str]) -> None:
+        self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
 
 
 def retrieval_scores(
@@ -60,20 +95,11 @@ def retrieval_scores(
     planned = plan_trials(lengths, depths, trials, seed, needles, distractors)
     running = RunningScores() if resume is None else resume
     text = haystack_ids(model, haystack, seed)
-    notes: dict[str, None] = {}
-    for done, each in enumerate(planned):
-        if each.index not in running:
-            trial = each.build(model, text, chat)
-            result = measure_trial(model, trial, mode, extras)
-            running.add(each.index, trial, result, mode)
-            notes.update(dict.fromkeys(f"no {name}: {why}" for name, why in result.why.items()))
+    run = Trials(model, text, planned, running, mode, extras, chat)
+    for done in run(early_stop):
         if progress is not None:
-            progress(done + 1, len(planned))
-        if early_stop and running.stable():
-            notes[
-                f"stopped after {done + 1} of {len(planned)} trials: the top heads no longer change"
-            ] = None
-            break
+            progress(done, len(planned))
+    notes = dict.fromkeys(run.notes)
     if model.is_causal and not running.answered:
         notes[f"no retrieval_score: {model.name} {not_answered(running)}"] = None
     summary = running.summary_rows(seed=seed)

@@ -11,8 +11,8 @@ from probes.heads.retrieval import (
     PlannedTrial,
     attention_example,
     check_retrieval,
-    measure_trial,
 )
+from probes.heads.retrieval.study import Trials
 from probes.heads.retrieval.summary import agreed_notes, needle_notes, not_answered
 from probes.heads.study.enough import check_haystack
 
@@ -34,21 +34,13 @@ def retrieval(study: Study) -> None:
         study.model, study.haystack, study.chat
     )  # what cannot be is said before any trial
     mode: Any = plan.mode
-    notes: dict[str, None] = {}
+    run = Trials(study.model, study.haystack, planned, study.scores, mode, plan.extras, study.chat)
     written = _Writing(study)
-    for done, each in enumerate(planned):
+    study.progress(0, len(planned), "trials")
+    for done in run(plan.early_stop):
         study.progress(done, len(planned), "trials")
-        if each.index not in study.scores:
-            trial = each.build(study.model, study.haystack, study.chat)
-            result = measure_trial(study.model, trial, mode, plan.extras)
-            study.scores.add(each.index, trial, result, mode)
-            notes.update({f"no {name}: {why}": None for name, why in result.why.items()})
-            written.now_and_then()
-        if plan.early_stop and study.scores.stable():
-            notes[
-                f"stopped after {done + 1} of {len(planned)} trials: the best heads no longer change"
-            ] = None
-            break
+        written.now_and_then()
+    notes = dict.fromkeys(run.notes)
     _write(study)
     seed = study.plan.seed
     summary = study.scores.summary_rows(seed=seed)

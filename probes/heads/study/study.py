@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probes.errors import DoesNotApply
+from probes.heads.ablation.ranking import HeadId
 from probes.heads.retrieval import (
     Haystack,
     Needle,
@@ -31,7 +32,6 @@ from probes.tables import tidy, typed
 if TYPE_CHECKING:
     from probes.models import Model
 
-HeadId = tuple[int, int]
 JUDGING = ("ablation", "single", "low-rank")  # parts that judge the heads that others ranked
 FRESH = 1_000_003  # added to the seed: contexts that the ranking has not seen
 _INTEGERS = (
