@@ -67,14 +67,17 @@ class Passes:
     _replay: Replay | None
 
     @classmethod
-    def of(cls, model: Model, batch: Batch, number: int, edit: Edit | None = None) -> Passes:
-        """Run the model as it is; under `edit` of place `number`, which only looks, if one is given."""
+    def of(cls, model: Model, batch: Batch, number: int, look: Edit | None = None) -> Passes:
+        """Run the model as it is; `look` is a context for that pass, which changes nothing.
+
+        `number` is the layer or block where later passes begin.
+        """
         kept: list[Replay] = []
         with torch.inference_mode(), contextlib.ExitStack() as stack:
             if number:
                 kept = stack.enter_context(keeping(model, number))
-            if edit is not None:
-                stack.enter_context(edit)
+            if look is not None:
+                stack.enter_context(look)
             output = run_backbone(model, _inputs(model, batch))
         return cls(model, batch, Scored.of(batch), _last(output), output, kept[0] if kept else None)
 

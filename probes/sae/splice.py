@@ -26,7 +26,8 @@ from probes.registry import Measure, register_measure
 from probes.sae.live import Live, LiveConstant, live
 from probes.sae.metrics import Coder
 from probes.sae.passes import Passes
-from probes.sae.tokens import edit_tokens
+from probes.sae.token_states import TokenStates, read_tokens, token_place
+from probes.sae.tokens import Change, edit_tokens
 from probes.stats import check_confidence, percentile_interval
 from probes.tables import tidy
 
@@ -115,7 +116,7 @@ def loss_recovered(
     Parameters
     ----------
     coders : variant's name -> coder, see `spliced`. texts : held-out ones, that no coder was fitted on.
-    mean : (d,) the state of mean ablation; None: the mean over the tokens of `texts` that are edited.
+    mean : (d,) the state of mean ablation; None: that of `texts` themselves, see `mean_state`.
     progress : a bar, or called with (texts done, texts). where : further columns, such as dataset= and split=.
 
     Returns tidy rows. `cross_entropy` in nats per token, variants "clean", each coder, "mean" and "zero" (every edited
@@ -157,7 +158,7 @@ class Where:
     keep_first: bool = True
 
     def __post_init__(self) -> None:
-        with self.looking(lambda states: None):  # refuses what does not exist
+        with self.editing(lambda states: states):  # refuses what does not exist
             pass
 
     @property
@@ -166,35 +167,31 @@ class Where:
         (place,) = parse_sites(self.site, self.model.n_layers, layers=[self.number])
         return {"site": place.site, SITES[place.site].axis: place.number}
 
-    def editing(self, change: Any) -> contextlib.AbstractContextManager[None]:
+    def editing(self, change: Change) -> contextlib.AbstractContextManager[None]:
+        """`change` is applied to the states of tokens, see `edit_tokens`."""
         return edit_tokens(self.model, self.site, self.number, change, self.keep_first)
 
-    def looking(self, look: Any) -> contextlib.AbstractContextManager[None]:
-        """`look(states)` is shown the states (m, d) that would be edited; nothing changes."""
-
-        def change(states: Tensor) -> Tensor:
-            look(states)
-            return states
-
-        return self.editing(change)
+    def edited(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which tokens are edited, by their position in the text."""
+        return position >= int(self.keep_first)
 
 
 def mean_state(place: Where, reading: Reading) -> NDArray[np.float32]:
-    """Mean (d,) of the states that an edit of `place` changes, over all texts."""
-    sums: dict[int, tuple[Array, int]] = {}
+    """Mean (d,) of the states of the texts' tokens at `place`, without those of first tokens that are left as they are.
 
-    def each(batch: Batch) -> None:
-        def look(states: Tensor) -> None:
-            sums[int(batch.rows[0])] = states.double().sum(0).cpu().numpy(), len(states)
+    `DataError` where there are none.
+    """
+    total, count = np.zeros(()), 0
 
-        Passes.of(place.model, batch, 0, place.looking(look))
+    def each(tokens: TokenStates) -> None:
+        nonlocal total, count
+        states = tokens.states[place.edited(tokens.position)]
+        total, count = total + states.sum(0, dtype=np.float64), count + len(states)
 
-    reading.run(each)
-    if not sums:
+    read_tokens(reading, token_place(place.model, place.site, place.number), each)
+    if not count:
         raise DataError("texts of one token only came: none has a token that is edited")
-    total = sum(count for _, count in sums.values())
-    whole = np.sum([found for found, _ in sums.values()], axis=0)
-    return np.asarray(whole / total, np.float32)
+    return np.asarray(total / count, np.float32)
 
 
 @dataclass
