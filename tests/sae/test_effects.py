@@ -75,7 +75,8 @@ def by_hand(stream: torch.Tensor) -> torch.Tensor:
     norm = model.structure.tail[0]
     wide = stream.double()
     size = (wide.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
-    return (wide / size * norm.weight.double()) @ model.structure.lm_head.weight.double().T
+    head = model.structure.lm_head.weight.detach().double()
+    return (wide / size * norm.weight.detach().double()) @ head.T
 
 
 def stream_of(ids: torch.Tensor, layer: int) -> torch.Tensor:
@@ -89,7 +90,9 @@ def last_stream(ids: torch.Tensor) -> torch.Tensor:
     found: list[torch.Tensor] = []
     block = tiny().structure.blocks[-1].module
     handle = block.register_forward_hook(
-        lambda _m, _a, out: found.append(out if isinstance(out, torch.Tensor) else out[0])
+        lambda _m, _a, out: found.append(
+            (out if isinstance(out, torch.Tensor) else out[0]).detach()
+        )
     )
     try:
         stream_of(ids, 0)
@@ -234,7 +237,7 @@ def test_a_planted_feature_promotes_its_token_and_its_controls_do_not() -> None:
     features = [7, 3, 20]
     table = feature_effects(
         model, sae, TEXTS, "resid_post", 3, features, modes=("steer",),
-        promoted=dict.fromkeys(features, [GOLD]), options=options(strengths=(1.0, 3.0)),
+        promoted={f: [GOLD] for f in features}, options=options(strengths=(1.0, 3.0)),
     )  # fmt: skip
     own = table[table.feature == 7]
     assert (own.difference_low > 0).all()
