@@ -68,7 +68,7 @@ def save_saelens(sae: SparseAutoencoder, folder: str | Path, **metadata: Any) ->
             f"metadata cannot be kept as JSON ({error}): numbers, texts, lists and mappings are needed"
         ) from error
     data = safetensors.torch.save(
-        {name: torch.tensor(a.astype(np.float32)) for name, a in tensors.items()}
+        {name: torch.from_numpy(_float(a)) for name, a in tensors.items()}
     )
     place = make_dir(Path(folder))
     with contextlib.suppress(FileNotFoundError):
