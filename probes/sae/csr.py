@@ -30,7 +30,7 @@ from probes.sae.estimator import SparseAutoencoder
 from probes.sae.feed import Feed
 from probes.sae.network import Network, Outcome, scores
 from probes.sae.sparse import top_k
-from probes.sae.topk import TopK
+from probes.sae.topk import AUX_ROWS, TopK
 from probes.sae.training import Session, run_sessions
 
 Report = Callable[[int, int], None]
@@ -44,6 +44,8 @@ SETTINGS = "csr.json"
 class Contrastive(TopK):
     """TopK's loss (reconstruction at k, AuxK) and two more: reconstruction at 4k, and codes told apart in the batch.
 
+    The two are estimated on every batch's first quarter, as AuxK is: on all of it they would cost four times the rest.
+
     Attributes:
         weight: of the contrastive loss, beside a reconstruction error of 1 for the mean of the data.
         temperature: the cosines of codes are divided by it.
@@ -56,7 +58,7 @@ class Contrastive(TopK):
 
     def backward(self, net: Network, x: Tensor) -> Outcome:
         outcome = super().backward(net, x)
-        self.beside(net, x).backward()
+        self.beside(net, x[: max(2, len(x) // AUX_ROWS)]).backward()
         return outcome
 
     def beside(self, net: Network, x: Tensor) -> Tensor:
