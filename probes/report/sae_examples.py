@@ -61,13 +61,14 @@ def examples_in(frame: pd.DataFrame | None) -> dict[str, list[Example]]:
     by_rank = frame.sort_values("rank", kind="stable")
     for quantile in ordered(names(frame, "quantile"), QUANTILES):
         rows = records(only(by_rank, quantile=quantile))
-        held = [example for row in rows if (example := _example(row)) is not None]
+        held = [example for row in rows if (example := example_in(row)) is not None]
         if held:
             found[clean(quantile, 40)] = held
     return found
 
 
-def _example(row: dict[str, Any]) -> Example | None:
+def example_in(row: dict[str, Any]) -> Example | None:
+    """The example of a row, None where its lists cannot be read or do not fit each other."""
     tokens, values = texts_in(row["tokens"]), _listed(row["values"])
     if not tokens or len(tokens) != len(values) or len(tokens) > _LONGEST:
         return None

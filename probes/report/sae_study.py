@@ -1,4 +1,4 @@
-"""What the parts of a study of features found, one sentence each: reading, concepts, effects, circuits, sparse codes."""
+"""What the parts of a run of autoencoders found, a sentence each: reading, concepts, effects, circuits, codes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def concepts(data: RunData) -> str:
         else ""
     )
     beats = f" lies clearly above {', '.join(parts)}" if parts else " has no baseline beside it"
-    return f"Of {count(len(known))} concepts, the best single feature{beats}{dense} ({named} AUROC)."  # fmt: skip
+    return (
+        f"Of {count(len(known))} concepts, the best single feature{beats}{dense} ({named} AUROC)."
+    )
 
 
 def _above(row: Row, other: Row) -> bool:
@@ -99,7 +101,7 @@ def probing(data: RunData) -> str:
             + (f" ({', '.join(values[1:])})" if values[1:] else "")
         )
     whole = f"; all dimensions {number(np.median(dense), 2)}" if len(dense) else ""
-    return f"Median AUROC of a probe on few features, without intervals: {', '.join(parts)}{whole}."  # fmt: skip
+    return f"Median AUROC of a probe on few features, without intervals: {', '.join(parts)}{whole}."
 
 
 def effects(data: RunData) -> str:
@@ -144,7 +146,8 @@ def circuits(data: RunData) -> str:
             )
             other = f", {verb} {said(best['variant'])} ({number(best['value'], 2)})"
         told.append(f"{task_words(task)} {span}{other}")
-    return f"Codes of heads find the heads that patching finds with ROC AUC {'; '.join(told)}." if told else ""  # fmt: skip
+    what = "Codes of heads find the heads that patching finds with ROC AUC"
+    return f"{what} {'; '.join(told)}." if told else ""
 
 
 def codes(data: RunData) -> str:
@@ -189,7 +192,8 @@ def _code_words(rows: Sequence[Row], dataset: str) -> str:
             )
     share = f", {percent(row['share'])} of the full vectors" if is_number(row["share"]) else ""
     name = clean(dataset, 30)
-    return f"on {name} {count(row['active'])} active numbers give {span}{share}" + "".join(f", {p}" for p in parts)  # fmt: skip
+    beside = "".join(f", {part}" for part in parts)
+    return f"on {name} {count(row['active'])} active numbers give {span}{share}{beside}"
 
 
 def _compared(rows: Sequence[Row], row: Row, comparison: str) -> Row | None:

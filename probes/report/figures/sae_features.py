@@ -170,7 +170,8 @@ def _frame(rows: list[tuple[Row, Example]]) -> pd.DataFrame:
         {
             "feature": int(row["feature"]), "density": row["density"],
             "promotes": quoted(texts_in(row["up_tokens"]), 10), "concept": row["concept"],
-            "auroc": row["auroc"], "quantile": example.quantile, "activation": example.activation, "text": in_words(example, 200, 200),
+            "auroc": row["auroc"], "quantile": example.quantile, "activation": example.activation,
+            "text": in_words(example, 200, 200),
         }
         for row, example in rows
     ], columns=["feature", "density", "promotes", "concept", "auroc", "quantile", "activation", "text"])  # fmt: skip
