@@ -110,11 +110,14 @@ def feature_effects(
     are one draw), for these controls; null for fewer than three texts. n is the number of tokens; with 0 there is no
     value. Passes begin at the layer, and ablation runs only the texts in which the feature is active.
 
-    Raises what `loss_recovered` raises, and `InputError` for features and modes that do not exist.
+    Raises what `loss_recovered` raises, `InputError` for features and modes that do not exist and where too few others
+    are alive, and without `promoted` what `logit_weights` raises.
     """
     require_language_model(model)
     o = options or EffectOptions()
     chosen = [check_feature(sae, one) for one in dict.fromkeys(features)]
+    if not chosen:
+        raise InputError("no feature was asked for: name at least one")
     for mode in modes:
         if mode not in MEASURES:
             raise unknown_name("mode", mode, MEASURES)
@@ -162,9 +165,7 @@ class _Trial:
         ):
             value = float(values.mean())
             ends = interval(value, (values - value) / len(values), owner, _ANY, o.confidence)
-            row[{"": "value", "control_": "control_value", "difference_": "difference"}[name]] = (
-                value
-            )
+            row["difference" if name == "difference_" else f"{name}value"] = value
             row[f"{name}low"], row[f"{name}high"] = ends
         return {**row, "n": changes.shape[1]}
 

@@ -332,3 +332,47 @@ def test_errors_say_what_to_do() -> None:
         EffectOptions(controls=0)
     with pytest.raises(InputError, match="no promoted tokens"):
         feature_effects(model, sae, TEXTS, "resid_post", 3, [1], promoted={})
+
+
+@pytest.mark.slow
+@pytest.mark.models
+def test_the_real_model_loses_what_it_should_and_says_what_it_is_steered_to() -> None:
+    from probes import load_dataset, load_model
+    from probes.sae import PCACoder
+    from probes.sae.splice import loss_recovered, spliced
+
+    model = load_model("smollm2")
+    texts = [t for t in load_dataset("docstrings").documents if 60 < len(t) < 200][:30]
+    acts = capture(model, texts[10:], "resid_post", "none", [20], max_length=24)
+    kept = np.ones(len(acts["resid_post", 20]), bool)
+    kept[acts.offsets[:-1]] = False
+    X = acts["resid_post", 20][kept]
+    norms = np.linalg.norm(acts["resid_post", 20], axis=1)
+    assert norms[~kept].min() > 5 * np.median(norms[kept])  # why first tokens are left alone
+    coders = {"all": PCACoder(576).fit(X), "few": PCACoder(8).fit(X)}
+    table = loss_recovered(model, coders, texts[:10], "resid_post", 20, max_length=24)
+    found = {(m, v): x for m, v, x in zip(table.measure, table.variant, table.value, strict=True)}
+    assert found["loss_recovered", "all"] == pytest.approx(1, abs=1e-3)
+    assert -0.5 < found["loss_recovered", "few"] < 0.9
+    assert found["cross_entropy", "clean"] + 1 < found["cross_entropy", "mean"]
+    ids = model.tokenizer("The capital of", return_tensors="pt")
+    word = model.tokenizer(" Paris")["input_ids"][0]
+    sae = SparseAutoencoder(M, 4, "l1", device="cpu")
+    for name, value in vars(planted()).items():
+        setattr(sae, name, value)
+    norm, head = model.structure.tail[0].weight, model.structure.lm_head.weight
+    rows = np.random.default_rng(0).normal(size=(M, 576)).astype(np.float32)
+    unit = head / head.norm(dim=1, keepdim=True)
+    rows[7] = ((unit[word] - unit.mean(0)) / norm).detach().numpy()
+    sae.decoder_ = sae.encoder_ = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    sae.decoder_bias_, sae.mean_, sae.n_features_in_ = np.zeros(576, np.float32), X.mean(0), 576
+    given = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    said = {}
+    for feature in (7, 3):
+        with steer_feature(model, sae, "resid_post", 30, feature, 3000.0):
+            said[feature] = model.hf_model.generate(**ids, **given)[0, -3:].tolist()
+    assert said[7] == [word] * 3
+    assert word not in said[3]
+    with spliced(model, coders["all"], "resid_post", 20):
+        through = model.hf_model.generate(**ids, **given)[0]
+    assert through.tolist() == model.hf_model.generate(**ids, **given)[0].tolist()

@@ -84,6 +84,19 @@ def test_the_identity_loses_exactly_nothing_and_the_mean_is_the_other_end(
     assert tried or name == "mamba"
 
 
+def test_in_half_precision_too() -> None:
+    from probes.models import wrap_model
+
+    model = wrap_model(zoo.hf_model("llama").to(torch.bfloat16), zoo.tokenizer("decoder"))
+    coders = {"same": Identity(), "half": Halved(), "sae": fitted("topk")}
+    table = loss_recovered(model, coders, TEXTS, "resid_post", 2, resamples=20)
+    own = values(table)
+    assert own["cross_entropy", "same"] == own["cross_entropy", "clean"]
+    full = values(loss_recovered(tiny("llama"), coders, TEXTS, "resid_post", 2, resamples=20))
+    for name in ("clean", "half", "sae", "mean", "zero"):
+        assert own["cross_entropy", name] == pytest.approx(full["cross_entropy", name], rel=0.03)
+
+
 def brute_force(model: Any, context: Any) -> float:
     """Cross-entropy of TEXTS, text by text, by the model's own logits."""
     total, count = 0.0, 0
