@@ -43,7 +43,7 @@ def encode_block(variant: str, k: int, weights: Weights, x: Tensor) -> sparse.cs
     if not VARIANTS[variant].threshold:
         values, cols = top_k(pre, min(k, pre.shape[1]))
         cols, order = cols.sort(dim=1)
-        values = values.gather(1, order).clamp_min(0)
+        values = values.gather(1, order)
         n, k = values.shape
         table = sparse.csr_array(
             (
