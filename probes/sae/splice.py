@@ -75,7 +75,9 @@ def spliced(
     layer : a layer, or a block for the sites of a block; heads of `z` lie side by side.
     keep_first : whether each text's first token stays as it is, the default. In causal models its state is a constant
         that tells nothing of the text, up to hundreds of times as long as the others, on which attention rests: what is
-        done to that one token would decide the loss, and hide what is done to all others.
+        done to that one token would decide the loss, and hide what is done to all others. (smollm2, layer 15: replaced
+        too, mean ablation costs 7.2 nats in place of 4.8, and 32 principal components seem to recover 84 % of the loss
+        in place of 76 %.)
 
     Padding is left alone. Works while texts are generated, too. Raises `InputError` for what is no coder or has another
     width, `DoesNotApply` for `exit` and for places that the architecture does not have.
