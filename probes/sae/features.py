@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probes.capture.observe import Reading
 from probes.capture.progress import Report
 from probes.capture.sites import Place
 from probes.errors import DoesNotApply
@@ -20,7 +19,7 @@ from probes.sae.examples import Collector, ExamplePlan, example_rows
 from probes.sae.logit_weights import LogitWeights, logit_weights
 from probes.sae.readable import CHECKED, check_signs, choose, find_signs
 from probes.sae.similarity import nearest_features
-from probes.sae.token_states import read_tokens, token_place
+from probes.sae.token_states import TokenReader
 from probes.sae.token_text import SpelledTexts, Types
 
 if TYPE_CHECKING:
@@ -59,6 +58,7 @@ def describe_features(
     concepts: Sequence[pd.DataFrame] = (),
     shown: int = 10,
     plan: ExamplePlan = ExamplePlan(),  # noqa: B008  frozen
+    skip_first: int | None = None,
     progress: bool | Report = False,
     **reading: Any,
 ) -> FeatureTables:
@@ -68,7 +68,9 @@ def describe_features(
     `layer` (a block for block sites). held_out: texts on which the features to read are checked; by default a fifth
     of `texts`, drawn by `plan.seed`, which then give no examples. concepts: tables of `concepts_of_features`; the
     best concept is the one with the largest fit_auroc. shown: how many features to pick for reading, by the rule in
-    `probes.sae.readable`. reading: max_length, special_tokens, prompt, batch_tokens, as for `capture`.
+    `probes.sae.readable`. skip_first: tokens left out at the start of each text; None: 1 in causal models, whose first
+    token has a state of its own kind (in SmolLM2 140 times as long as others), else 0. reading: max_length,
+    special_tokens, prompt, batch_tokens, as for `capture`.
 
     `features`: feature; density (share of tokens where its code is not zero); mean_active, max_active (null where
     dead); dead; up_tokens, down_tokens (JSON lists of the ten most promoted and suppressed tokens, see
@@ -83,20 +85,17 @@ def describe_features(
     ...     table = describe_features(model, sae, texts, "resid_post", 12).features
     ...     return table.dropna(subset="shown").sort_values("shown")[["feature", "why"]]
     """
-    place = token_place(model, site, layer)
     numbers, own, others = _parts(texts, held_out, plan.seed)
-    fit = Reading.of(model, own, **reading)
+    fit = TokenReader.of(model, own, site, layer, skip_first, **reading)
     collector = Collector(sae, len(sae.decoder_), plan)
-    read_tokens(fit, place, collector.add, progress)
-    spelled = SpelledTexts(fit)
+    fit.run(collector.add, progress)
+    spelled = SpelledTexts(fit.reading)
     notes: list[str] = []
-    weights = _weights(model, sae.decoder_, place, notes)
+    weights = _weights(model, sae.decoder_, fit.place, notes)
     features = _features(collector, sae.decoder_, weights, best_concepts(concepts))
     if others:
-        _mark_shown(
-            features, collector, spelled, Reading.of(model, others, **reading), place, weights,
-            sae.decoder_, shown,
-        )  # fmt: skip
+        held = TokenReader.of(model, others, site, layer, skip_first, **reading)
+        _mark_shown(features, collector, spelled, held, weights, sae.decoder_, shown)
     else:
         notes.append("too few texts to hold some out: no features were picked for reading")
     examples = pd.DataFrame(
@@ -157,7 +156,7 @@ def _features(
     table["shown"] = pd.array([None] * m, dtype="Int64")
     table["why"] = pd.Series([None] * m, dtype=object)
     numbers = ["mean_active", "max_active", "logit_kurtosis", "auroc", "auroc_low", "auroc_high"]
-    words = "up_tokens down_tokens dataset concept why".split()
+    words = ["up_tokens", "down_tokens", "dataset", "concept", "why"]
     kinds = dict.fromkeys(numbers, "Float64") | dict.fromkeys(words, "string")
     return table.astype(kinds | {"nearest": "Int64"})
 
@@ -166,20 +165,19 @@ def _mark_shown(
     features: pd.DataFrame,
     collector: Collector,
     spelled: SpelledTexts,
-    held_out: Reading,
-    place: Place,
+    held_out: TokenReader,
     weights: LogitWeights | None,
     decoder: Any,
     n: int,
 ) -> None:
     """Fill the columns shown and why."""
-    types = Types.make(held_out.model.require_tokenizer())
+    types = Types.make(held_out.reading.model.require_tokenizer())
     promoted = None if weights is None else weights.up
     told = features.loc[features["auroc"].notna(), list(_CONCEPT)]
     signs = find_signs(collector, spelled, types, promoted, told)[:CHECKED]
     if not signs:
         return
-    held = check_signs(signs, collector, held_out, place, types, promoted)
+    held = check_signs(signs, collector, held_out, types, promoted)
     if not held:
         return
     for rank, sign in enumerate(choose(held, types, decoder, n)):

@@ -21,12 +21,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probes.capture.observe import Reading
-from probes.capture.sites import Place
 from probes.linalg import normalise_rows
 from probes.probing.scores import Resamples, Terms
 from probes.sae.examples import Collector
-from probes.sae.token_states import TokenStates, read_tokens
+from probes.sae.token_states import TokenReader, TokenStates
 from probes.sae.token_text import SpelledTexts, Types
 from probes.stats import Estimate, wilson_interval
 
@@ -190,13 +188,12 @@ def _heaviest(own: IntArray, weight: FloatArray) -> IntArray:
 def check_signs(
     signs: Sequence[Sign],
     collector: Collector,
-    reading: Reading,
-    place: Place,
+    reader: TokenReader,
     types: Types,
     promoted: NDArray[np.int64] | None,
 ) -> list[Sign]:
-    """Those of the signs that hold in the texts of `reading` too, with their share there; order as given."""
-    spelled = SpelledTexts(reading)
+    """Those of the signs that hold in the texts of `reader` too, with their share there; order as given."""
+    spelled = SpelledTexts(reader.reading)
     n = len(spelled.starts) - 1
     covered, mass = np.zeros((n, len(signs))), np.zeros((n, len(signs)))
     like, tokens = np.zeros(len(signs)), 0
@@ -213,7 +210,9 @@ def check_signs(
             mass[:, number] += np.bincount(batch.text, own[:, number], n)
             covered[:, number] += np.bincount(batch.text, own[:, number] * here, n)
 
-    read_tokens(reading, place, each)
+    reader.run(each)
+    if not tokens:
+        return []
     draws = Resamples(n, None, 1000, 0.95, np.random.default_rng((collector.plan.seed, 6)))
     found: list[Sign] = []
     for number, sign in enumerate(signs):

@@ -18,7 +18,7 @@ from probes.capture.observe import Reading
 from probes.capture.progress import Report
 from probes.capture.shard import reduce_batch
 from probes.capture.sites import Place, parse_sites
-from probes.errors import unknown_name
+from probes.errors import DataError, unknown_name
 from probes.sae.metrics import Coder
 
 if TYPE_CHECKING:
@@ -48,29 +48,56 @@ def token_place(model: Model, site: str, layer: int) -> Place:
     return place
 
 
-def read_tokens(
-    reading: Reading,
-    place: Place,
-    each: Callable[[TokenStates], None],
-    progress: bool | Report = False,
-) -> None:
-    """`each(states)` for batch after batch of the texts of `reading`; heads of `z` lie side by side."""
-    model = reading.model
-    runner = TorchRunner(model, [place])
+@dataclass(frozen=True)
+class TokenReader:
+    """Texts as one model reads them, at one place, without the first `skip_first` tokens of each."""
 
-    def step(batch: Batch) -> None:
-        assert batch.keep is not None
-        keep = batch.keep.to(model.device)
-        made: list[torch.Tensor] = []
-        reduce_batch(
-            model, runner, batch, lambda _, states: states[keep], lambda _, one: made.append(one)
-        )
-        states = made[-1].flatten(1).float().cpu().numpy()
-        row = batch.keep.nonzero()[:, 0].numpy()
-        position = (batch.inputs["attention_mask"].cumsum(1) - 1)[batch.keep].numpy()
-        each(TokenStates(batch.rows[row], position, states))
+    reading: Reading
+    place: Place
+    skip_first: int
 
-    reading.run(step, progress)
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        texts: Sequence[str],
+        site: str,
+        layer: int,
+        skip_first: int | None = None,
+        **reading: Any,
+    ) -> TokenReader:
+        """`skip_first` None: 1 in causal models, whose first token has a state of its own kind, else 0.
+
+        `reading`: max_length, special_tokens, prompt, batch_tokens, as for `capture`.
+        """
+        skip = int(model.is_causal) if skip_first is None else skip_first
+        place = token_place(model, site, layer)
+        return cls(Reading.of(model, texts, **reading), place, skip)
+
+    def run(self, each: Callable[[TokenStates], None], progress: bool | Report = False) -> None:
+        """`each(states)` for batch after batch; heads of `z` lie side by side."""
+        model = self.reading.model
+        runner = TorchRunner(model, [self.place])
+
+        def step(batch: Batch) -> None:
+            assert batch.keep is not None
+            position = batch.inputs["attention_mask"].cumsum(1) - 1
+            kept = batch.keep & (position >= self.skip_first)
+            keep = kept.to(model.device)
+            made: list[torch.Tensor] = []
+            reduce_batch(
+                model,
+                runner,
+                batch,
+                lambda _, states: states[keep],
+                lambda _, one: made.append(one),
+            )
+            states = made[-1].flatten(1).float().cpu().numpy()
+            if len(states):
+                row = kept.nonzero()[:, 0].numpy()
+                each(TokenStates(batch.rows[row], position[kept].numpy(), states))
+
+        self.reading.run(step, progress)
 
 
 def text_codes(
@@ -81,21 +108,23 @@ def text_codes(
     layer: int,
     *,
     pooling: str = "mean",
+    skip_first: int | None = None,
     progress: bool | Report = False,
     **reading: Any,
 ) -> dict[str, Any]:
     """Codes of whole texts: those of the tokens at `site` of `layer`, pooled over each text; one pass for all coders.
 
     Returns name → (n, features) CSR; for a coder None the pooled states themselves, (n, d). `pooling` is "mean"
-    (a code that is not active counts as 0), "max" or "last" (token). `reading`: max_length, special_tokens, prompt,
-    batch_tokens, as for `capture`.
+    (a code that is not active counts as 0), "max" or "last" (token). The first token of each text is left out in causal
+    models (`skip_first` None; or that many); a text of no other tokens has codes of 0. `reading`: max_length,
+    special_tokens, prompt, batch_tokens, as for `capture`.
 
     >>> def best_of_texts(model, sae, texts):
     ...     return text_codes(model, {"sae": sae, "dense": None}, texts, "resid_post", 12)
     """
     if pooling not in POOLINGS:
         raise unknown_name("pooling", pooling, POOLINGS)
-    own = Reading.of(model, texts, **reading)
+    reader = TokenReader.of(model, texts, site, layer, skip_first, **reading)
     parts: dict[str, list[Any]] = {name: [] for name in coders}
     numbers: list[IntArray] = []
 
@@ -106,11 +135,19 @@ def text_codes(
             codes = batch.states if coder is None else coder.transform(batch.states)
             parts[name].append(_pooled(sparse.csr_array(codes), owner, len(texts_here), pooling))
 
-    read_tokens(own, token_place(model, site, layer), each, progress)
-    order = np.argsort(np.concatenate(numbers))
+    reader.run(each, progress)
+    if not numbers:
+        raise DataError(
+            f"no text has more than {reader.skip_first} tokens: nothing is left to code"
+        )
+    rows = np.concatenate(numbers)
+    place = sparse.csr_array(
+        (np.ones(len(rows)), (rows, np.arange(len(rows)))), (len(texts), len(rows))
+    )
     found: dict[str, Any] = {}
     for name, coder in coders.items():
-        whole: Any = sparse.csr_array(sparse.vstack(parts[name], format="csr"))[order]
+        whole: Any = sparse.vstack(parts[name], format="csr")
+        whole = sparse.csr_array(place.astype(whole.dtype) @ whole)
         found[name] = whole.toarray() if coder is None else whole
     return found
 
