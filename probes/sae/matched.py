@@ -15,7 +15,7 @@ from probes.errors import DataError, InputError
 from probes.sae.estimator import SparseAutoencoder
 from probes.sae.live import LiveAutoencoder
 from probes.sae.splice import Where
-from probes.sae.token_states import TokenStates, read_tokens, token_place
+from probes.sae.token_states import TokenStates
 
 Array = NDArray[np.floating[Any]]
 NEAREST = 20  # features that a control is drawn from
@@ -45,15 +45,13 @@ def feature_activity(
     @torch.no_grad()
     def each(batch: TokenStates) -> None:
         nonlocal tokens
-        states = batch.states[place.edited(batch.position)]
-        codes = coder.codes(torch.from_numpy(states).to(place.model.device))
+        codes = coder.codes(torch.from_numpy(batch.states).to(place.model.device))
         cols, values = codes.cols.cpu().numpy(), codes.values.double().cpu().numpy()
         active[:] += np.bincount(cols[values != 0], minlength=len(active))
         total[:] += np.bincount(cols, np.abs(values), len(total)) / sae.scale_
-        tokens += len(states)
+        tokens += len(batch.states)
 
-    where = token_place(place.model, place.site, place.number)
-    read_tokens(reading, where, each, progress)
+    place.reader(reading).run(each, progress)
     if not tokens:
         raise DataError("texts of one token only came: none has a token that is edited")
     return Activity(active / tokens, total / np.maximum(active, 1), tokens)

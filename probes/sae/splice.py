@@ -26,7 +26,7 @@ from probes.registry import Measure, register_measure
 from probes.sae.live import Live, LiveConstant, live
 from probes.sae.metrics import Coder
 from probes.sae.passes import Passes
-from probes.sae.token_states import TokenStates, read_tokens, token_place
+from probes.sae.token_states import TokenReader, TokenStates, token_place
 from probes.sae.tokens import Change, edit_tokens
 from probes.stats import check_confidence, percentile_interval
 from probes.tables import tidy
@@ -173,9 +173,10 @@ class Where:
         """`change` is applied to the states of tokens, see `edit_tokens`."""
         return edit_tokens(self.model, self.site, self.number, change, self.keep_first)
 
-    def edited(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which tokens are edited, by their position in the text."""
-        return position >= int(self.keep_first)
+    def reader(self, reading: Reading) -> TokenReader:
+        """Reads the states of the texts' tokens here, without first ones that are left as they are."""
+        place = token_place(self.model, self.site, self.number)
+        return TokenReader(reading, place, int(self.keep_first))
 
 
 def mean_state(place: Where, reading: Reading) -> NDArray[np.float32]:
@@ -187,10 +188,9 @@ def mean_state(place: Where, reading: Reading) -> NDArray[np.float32]:
 
     def each(tokens: TokenStates) -> None:
         nonlocal total, count
-        states = tokens.states[place.edited(tokens.position)]
-        total, count = total + states.sum(0, dtype=np.float64), count + len(states)
+        total, count = total + tokens.states.sum(0, dtype=np.float64), count + len(tokens.states)
 
-    read_tokens(reading, token_place(place.model, place.site, place.number), each)
+    place.reader(reading).run(each)
     if not count:
         raise DataError("texts of one token only came: none has a token that is edited")
     return np.asarray(total / count, np.float32)
