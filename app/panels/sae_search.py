@@ -52,10 +52,15 @@ def results(run: Shown, focus: SaeFocus, query: str, named: bool) -> None:
         on_select=lambda: _clicked(key, order),
         selection_mode="single-row",
         key=key,
+        column_config={
+            "feature": st.column_config.NumberColumn(width="small", format="%d"),
+            "found in": st.column_config.TextColumn(width="small"),
+        },
         alt=f"Table of {len(found)} features; choosing a row picks its feature",
     )
     cut = "" if total == len(found) else f"; showing the {count(len(found))} that fit best"
-    small(f"{count(total)} features{of_run} hold every word{cut}.")
+    features = "1 feature" if total == 1 else f"{count(total)} features"
+    small(f"{features}{of_run} with every word{cut}.")
 
 
 def _frame(found: list[Found]) -> pd.DataFrame:

@@ -11,7 +11,6 @@ from probes.report.collapse_study import ordered, records
 from probes.report.data import RunData
 from probes.report.figures.circuit_tasks import task_words
 from probes.report.figures.sae_circuits import auc_rows
-from probes.report.figures.sae_codes import coder_words
 from probes.report.figures.sae_concepts import concept_key, concept_title
 from probes.report.figures.sae_effects import differs, measure_words
 from probes.report.figures.sae_effects import effects as effect_groups
@@ -182,14 +181,8 @@ def _code_words(rows: Sequence[Row], dataset: str) -> str:
                 if _above(other, row)
                 else "not shown to differ from"
             )
-            words = (
-                "as many active numbers"
-                if comparison == "active"
-                else f"as many bytes ({size(row['bytes'])})"
-            )
-            parts.append(
-                f"{verb} {coder_words('matryoshka')} of {words} ({number(other['value'])})"
-            )
+            words = "numbers" if comparison == "active" else f"bytes, {size(row['bytes'])}"
+            parts.append(f"{verb} truncation to as many {words} ({number(other['value'])})")
     share = f", {percent(row['share'])} of the full vectors" if is_number(row["share"]) else ""
     name = clean(dataset, 30)
     beside = "".join(f", {part}" for part in parts)

@@ -12,7 +12,7 @@ from probes.report.data import RunData
 from probes.report.figures.card import FigureCard, Spec, figure
 from probes.report.figures.focus import Along, line, log_axis
 from probes.report.figures.marks import across
-from probes.report.figures.panels import Panel, Sheet, arranged
+from probes.report.figures.panels import Panel, Sheet, arranged, entry
 from probes.report.figures.sae_looks import look_of
 from probes.report.frames import column, names, only, where
 from probes.report.sae_tables import SaeFocus, held
@@ -56,7 +56,11 @@ def _card(data: RunData, frame: pd.DataFrame) -> FigureCard:
         told.append(f"{group}: {_told(rows)}")
     cut = f", {_DATASETS} of {len(sets)} datasets" if len(sets) > _DATASETS else ""
     columns = 3 if any(np.isfinite(column(frame, "query_ms"))) else 2
-    spec = arranged(panels, Sheet({"title": ""}, {}, columns=columns, height=170, own_y=True))
+    look = look_of("full")
+    drawn_as = {"color": look.colour, "width": 1.6, "dash": "dash"}
+    whole = [entry(look.name, line=drawn_as)] if "full" in names(frame, "coder") else []
+    sheet = Sheet({"title": ""}, {}, columns=columns, height=170, own_y=True)
+    spec = arranged(panels, sheet, legend=whole)
     spec["layout"]["legend"]["traceorder"] = "reversed"
     return FigureCard(
         "sae-csr",

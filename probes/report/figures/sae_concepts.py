@@ -13,7 +13,8 @@ from probes.report.data import RunData
 from probes.report.figures.card import FigureCard, Spec, figure
 from probes.report.figures.focus import ZERO, Along, line, log_axis, whiskers
 from probes.report.figures.marks import across, upright
-from probes.report.figures.panels import Panel, Sheet, arranged, padded
+from probes.report.figures.panels import Panel, Sheet, arranged, entry, padded
+from probes.report.figures.sae_effects import with_feature
 from probes.report.figures.sae_looks import ORDER, look_of, said
 from probes.report.frames import column, names, only, where
 from probes.report.sae_tables import SaeFocus, of_sae
@@ -53,8 +54,12 @@ def ranked_concepts(frame: pd.DataFrame, value: str) -> list[tuple[str, str]]:
 
 def best_single(data: RunData, focus: SaeFocus | None = None) -> FigureCard | None:
     """AUROC of the best single number of every coder, a row per concept; None when not measured."""
-    found = of_sae(data, "sae_concepts", focus or SaeFocus())
-    return None if found is None else data.once(("sae-concepts", found[1]), lambda: _best(*found))
+    focus = focus or SaeFocus()
+    found = of_sae(data, "sae_concepts", focus)
+    if found is None:
+        return None
+    card = data.once(("sae-concepts", found[1]), lambda: _best(*found))
+    return with_feature(card, focus.feature)
 
 
 def _best(frame: pd.DataFrame, sae: str) -> FigureCard:
@@ -159,7 +164,10 @@ def _sparse(frame: pd.DataFrame, sae: str) -> FigureCard | None:
     every = np.concatenate([column(frame, name) for name in ("value", "low", "high")])
     x = log_axis(column(plain, "features"), "features used")
     sheet = Sheet(x, {"range": padded(every, 0.3, 1.0)}, columns=4, height=150)
-    spec = arranged(panels, sheet)
+    dense = only(frame, coder="dense")
+    look = look_of("dense")
+    drawn_as = {"color": look.colour, "width": 1.6, "dash": "dash"}
+    spec = arranged(panels, sheet, legend=[entry(look.name, line=drawn_as)] if len(dense) else [])
     spec["layout"]["legend"]["traceorder"] = "reversed"
     cut = "" if len(shown) == len(order) else f", {len(shown)} of {len(order)} concepts"
     fewest = float(column(plain, "features").min())
@@ -168,7 +176,6 @@ def _sparse(frame: pd.DataFrame, sae: str) -> FigureCard | None:
         for kind in kinds
         if len(own := only(plain, coder=kind, features=fewest))
     ]
-    dense = only(frame, coder="dense")
     if len(dense):
         told.append(f"{said('dense')} {number(np.median(column(dense, 'value')), 2)}")
     return FigureCard(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from probes.report.collapse_study import excludes_zero, ordered, records
 from probes.report.data import RunData
 from probes.report.figures.card import FigureCard, Spec, figure
 from probes.report.figures.focus import ZERO, whiskers
-from probes.report.figures.marks import upright
+from probes.report.figures.marks import marked, upright
 from probes.report.figures.panels import Panel, Sheet, arranged
 from probes.report.frames import column
 from probes.report.sae_examples import quoted, texts_in
 from probes.report.sae_tables import SaeFocus, features_of, of_sae, shown_features
 from probes.report.text import clean, count, interval, label, number, significant
-from probes.report.theme import ACCENT, NEUTRAL, PALETTE
+from probes.report.theme import ACCENT, NEUTRAL, PALETTE, SELECTED
 
 HOW_TO_READ = (
     "Each feature taken out of the state, or added to it, while the model reads. Ablated: change of the "
@@ -31,7 +32,6 @@ MEASURES = {
     "up_tokens_logit": "logits of promoted tokens",
 }
 _MODES = ("ablate", "steer")
-_PANELS = 3
 
 
 def measure_words(measure: str) -> str:
@@ -62,7 +62,25 @@ def feature_effects(data: RunData, focus: SaeFocus | None = None) -> FigureCard 
     if found is None:
         return None
     key = ("sae-effects", found[1])
-    return data.once(key, lambda: _card(data, found[0], SaeFocus(found[1])))
+    card = data.once(key, lambda: _card(data, found[0], SaeFocus(found[1])))
+    return with_feature(card, focus.feature)
+
+
+def with_feature(card: FigureCard, feature: int | None) -> FigureCard:
+    """The card with a ring round every dot of the picked feature; the card itself where it has none."""
+    rings: list[Spec] = []
+    for trace in card.spec["data"]:
+        held = (trace.get("meta") or {}).get("features", ())
+        spots = [at for at, found in enumerate(held) if feature is not None and found == feature]
+        if spots:
+            place = {side: [float(trace[side][at]) for at in spots] for side in "xy"}
+            axes = {k: trace[k] for k in ("xaxis", "yaxis") if k in trace}
+            mark = {"symbol": "circle-open", "size": 17, "color": SELECTED, "line": {"width": 3}}
+            name = {"name": "picked feature", "hoverinfo": "skip", "showlegend": False}
+            rings.append(
+                {"type": "scatter", "mode": "markers", "marker": mark, **place, **axes, **name}
+            )
+    return replace(card, drawn=marked(card.spec, traces=rings)) if rings else card
 
 
 def _card(data: RunData, frame: pd.DataFrame, focus: SaeFocus) -> FigureCard:
@@ -71,9 +89,10 @@ def _card(data: RunData, frame: pd.DataFrame, focus: SaeFocus) -> FigureCard:
     order = [*(f for f in picked if f in found), *(f for f in found if f not in picked)]
     shown = order[:20]
     groups = effects(data, focus)
+    strongest = {mode: at for at, (mode, _, _) in enumerate(groups)}.values()
     panels: list[Panel] = []
     told: list[str] = []
-    for mode, strength, rows in groups:
+    for at, (mode, strength, rows) in enumerate(groups):
         sure = [row for row in rows if differs(row)]
         size = "" if strength != strength else f" by {significant(strength, 2)}"
         verb = "ablated" if mode == "ablate" else "steered" if mode == "steer" else clean(mode, 20)
@@ -83,7 +102,7 @@ def _card(data: RunData, frame: pd.DataFrame, focus: SaeFocus) -> FigureCard:
             f"from a random one, median difference {number(np.nanmedian([r['difference'] for r in rows]))}"
         )
         kept = [row for row in rows if int(row["feature"]) in shown]
-        if len(panels) < _PANELS and kept:
+        if at in strongest and kept:
             panels.append(Panel(f"{what}: {label(measure_words(rows[0]['measure']), 34)}", _traces(kept, shown),
                                 [upright(0.0, ZERO)]))  # fmt: skip
     known = features_of(data, focus)

@@ -71,6 +71,7 @@ def _card(frame: pd.DataFrame, shown: list[Row]) -> FigureCard:
         "x": [0.0] * len(rows),
         "y": places,
         "mode": "markers",
+        "cliponaxis": False,
         "marker": {
             "size": [3 + 6 * _share(row, example) for row, example in rows],
             "color": ACCENT,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -9,13 +11,13 @@ from probes.report.collapse_study import ordered
 from probes.report.data import RunData
 from probes.report.figures.card import FigureCard, Spec, figure, listed
 from probes.report.figures.focus import ZERO, Along, Look, line
-from probes.report.figures.marks import across
+from probes.report.figures.marks import across, marked, upright
 from probes.report.figures.panels import Panel, Sheet, arranged
 from probes.report.figures.sae_looks import look_of
 from probes.report.frames import column, names, only, where
-from probes.report.sae_tables import SaeFocus, held, saes_of
-from probes.report.text import clean, count, label, number
-from probes.report.theme import NEUTRAL, PALETTE, style_at
+from probes.report.sae_tables import SaeFocus, features_of, held, saes_of
+from probes.report.text import clean, count, is_number, label, number
+from probes.report.theme import NEUTRAL, PALETTE, SELECTED, style_at
 
 TRAINING_HOW = (
     "How training went, step by step: the share of the variance left unexplained, how many features are active, and "
@@ -95,7 +97,16 @@ def density(data: RunData, focus: SaeFocus | None = None) -> FigureCard | None:
     asked = None if focus is None else focus.sae
     order = [name for name in saes_of(data) if name in set(names(frame, "sae"))]
     sae = asked if asked in order else order[0]
-    return data.once(("sae-density", sae), lambda: _density(only(frame, sae=sae), str(sae)))
+    card = data.once(("sae-density", sae), lambda: _density(only(frame, sae=sae), str(sae)))
+    picked = None if focus is None or focus.feature is None else focus.feature
+    row = {} if picked is None else features_of(data, SaeFocus(sae)).get(picked, {})
+    share = row.get("density")
+    if not (row.get("sae") == sae and is_number(share) and float(str(share)) > 0):
+        return card
+    line_ = upright(
+        float(np.log10(float(str(share)))), {"color": SELECTED, "width": 2, "dash": "dash"}
+    )
+    return replace(card, drawn=marked(card.spec, shapes=[line_]))
 
 
 def _density(frame: pd.DataFrame, sae: str) -> FigureCard:
