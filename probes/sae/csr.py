@@ -133,7 +133,7 @@ class CSRCoder(TransformerMixin, BaseEstimator):
         k: int = 32,
         n_features: int | None = None,
         *,
-        contrast: float = 0.1,
+        contrast: float = 0.3,
         temperature: float = 0.2,
         steps: int | None = None,
         batch_size: int = 512,
