@@ -68,7 +68,7 @@ def test_a_click_on_a_dot_picks_its_feature(browsing: Any, chrome: Any, server: 
         page.goto(shared)
         page.locator("[aria-label='Examples of feature 95']").wait_for()
         settle(page)
-        page.locator("button", has_text="96 (0.41)").click()
+        page.get_by_role("button", name="96 (0.41)").first.click()
         page.wait_for_function("location.search.includes('feature=96')")
         page.locator("[aria-label='Examples of feature 96']").wait_for()
         page.locator("[data-testid=stBaseButton-secondary]", has_text="Clear selection").click()
