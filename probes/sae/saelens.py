@@ -42,7 +42,8 @@ def save_saelens(sae: SparseAutoencoder, folder: str | Path, **metadata: Any) ->
     hook_name="blocks.3.hook_resid_post", prepend_bos=True, context_size=128; numbers, texts, lists and mappings.
 
     SAELens sets codes of topk that are below zero to zero: where fewer than k pre-activations are positive, codes and
-    reconstruction differ there. Everything else is the same up to rounding.
+    reconstruction differ there (superposition of 48 features in 24 dimensions: none at k 3 and 16; at k 40, 11 % of the
+    codes, for 0.0002 of the explained variance). Everything else is the same up to rounding.
 
     Raises `InputError` for metadata that JSON cannot hold, scikit-learn's `NotFittedError` before `fit`.
     """
