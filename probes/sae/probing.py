@@ -36,9 +36,10 @@ def sparse_probing(
     """AUROC of a logistic probe on the k best features of each coder, for every concept and k.
 
     Half of the rows (`seed`, stratified, groups on one side) ranks the features by |mean where the concept is − mean
-    where it is not|, in the coder's own units, and fits a `LinearProbe` on the first k; the AUROC is that of the other
-    half, with 95 % percentile intervals over rows or groups, resamples shared by all. k beyond the features that differ
-    at all are left out. "dense" is the same probe on all of X (features null).
+    where it is not| over their standard deviation (plain differences would favour the longest coordinates), and fits
+    a `LinearProbe` on the first k; the AUROC is that of the other half, with 95 % percentile intervals over rows or
+    groups, resamples shared by all. k beyond the features that differ at all are left out. "dense" is the same probe on
+    all of X (features null).
 
     Arguments as for `feature_concepts`, to whose single features k = 1 comes near. Returns columns dataset, concept,
     coder, features, measure ("auroc"), value, low, high, n (rows judged), seed. Raises what `feature_concepts` raises,
@@ -80,10 +81,13 @@ def sparse_probing(
 
 
 def _differences(fit: Any, labels: NDArray[np.bool_]) -> FloatArray:
-    """|mean with − mean without| of every feature for every concept: (concepts, m)."""
+    """|mean with − mean without| over the standard deviation, of every feature for every concept: (concepts, m)."""
     inside = labels / labels.sum(0)
     outside = ~labels / (~labels).sum(0)
-    return np.abs(np.asarray(fit.T @ (inside - outside)).T)
+    apart = np.abs(np.asarray(fit.T @ (inside - outside)).T)
+    mean = np.asarray(fit.mean(axis=0))
+    spread = np.sqrt(np.maximum(np.asarray(fit.power(2).mean(axis=0)) - mean**2, 0))
+    return np.divide(apart, spread, out=np.zeros_like(apart), where=spread > 1e-6 * np.abs(mean))
 
 
 def _scores(halves: Halves, concept: int, fit: FloatArray, judge: FloatArray) -> FloatArray:

@@ -5,9 +5,10 @@ not mostly at first tokens. Its *sign* is the one of these that covers most of i
 Wilson bound, over texts): up to three token types that it is active on ("token"), or right after ("before"), or one of
 its promoted types that comes next ("next"); or a concept that it tells by being active ("concept", AUROC less 0.5,
 doubled). The sign must cover half of the activation (a quarter for "next") and be twice as frequent there as in all
-tokens, in the fit texts and once more in held-out texts, where the interval counts. Features are taken from the best
-score down, with no two that share a sign or whose decoder rows have a cosine above 0.5, few of one kind, and at most
-two whose tokens have no letters; what is left free by the limits is filled without them.
+tokens, in the fit texts and once more in held-out texts, where the lower bound counts (half of the share is enough
+for it). Features are taken from the best score down, with no two that share a sign or whose decoder rows have a cosine
+above 0.5, few of one kind, and at most two whose tokens have no letters; what is left free by the limits is filled
+without them.
 """
 
 from __future__ import annotations
@@ -224,7 +225,11 @@ def check_signs(
         terms = Terms("share", covered[:, [number]], mass[:, [number]], 1.0, 0.0, 1.0)
         ((_, held),) = draws.estimates([terms], collector.plan.seed)
         base = float(like[number] / tokens)
-        if held.value >= LEAST[sign.kind] and held.low is not None and held.low >= LIFT * base:
+        if (
+            held.value >= LEAST[sign.kind]
+            and held.low is not None
+            and held.low >= max(LIFT * base, LEAST[sign.kind] / 2)
+        ):
             found.append(replace(sign, held=held, base=base))
     return found
 

@@ -19,7 +19,7 @@ def search_features(tables: FeatureTables, query: str, n: int = 50) -> pd.DataFr
 
     Case does not count. Scores: a concept (or its dataset) of that name 1, with the query in it ½; promoted tokens
     1, 0.95, 0.9, … by rank where the token is the query, half of that where it only begins with it; examples: the
-    share of the example's activation that lies on the tokens of the query's occurrences, the best example counting.
+    share of the activation that lies on the tokens of the query's occurrences, in the mean over its examples.
     `where` is the field with the best score, `found` the concept, token or piece of text. Raises `InputError` for an
     empty query.
 
@@ -47,9 +47,12 @@ def search_features(tables: FeatureTables, query: str, n: int = 50) -> pd.DataFr
         for rank, token in enumerate(_list(up)):
             score = _token_score(str(token).strip().casefold(), wanted) * max(0.05, 1 - rank / 20)
             offer(feature, score, FIELDS[1], str(token))
+    shares: dict[Any, list[tuple[float, str]]] = {}
     for feature, tokens, values in _columns(tables.examples, "feature", "tokens", "values"):
-        score, found = _example_score(_list(tokens), _list(values), wanted)
-        offer(feature, score, FIELDS[2], found)
+        found = _example_score(_list(tokens), _list(values), wanted)
+        shares.setdefault(feature, []).append(found)
+    for feature, own in shares.items():
+        offer(feature, sum(share for share, _ in own) / len(own), FIELDS[2], max(own)[1])
     rows = [(feature, *found) for feature, found in best.items()]
     frame = pd.DataFrame(rows, columns=["feature", "score", "where", "found"])
     order = frame.sort_values(["score", "feature"], ascending=[False, True], kind="stable")

@@ -20,6 +20,7 @@ from probes.capture.shard import reduce_batch
 from probes.capture.sites import Place, parse_sites
 from probes.errors import DataError, unknown_name
 from probes.sae.metrics import Coder
+from probes.sae.ordinary import is_ordinary
 
 if TYPE_CHECKING:
     from probes.models import Model
@@ -50,11 +51,15 @@ def token_place(model: Model, site: str, layer: int) -> Place:
 
 @dataclass(frozen=True)
 class TokenReader:
-    """Texts as one model reads them, at one place, without the first `skip_first` tokens of each."""
+    """Texts as one model reads them, at one place, without the first `skip_first` tokens of each.
+
+    Left out are tokens, too, whose states are longer than `longest`: attention sinks.
+    """
 
     reading: Reading
     place: Place
     skip_first: int
+    longest: float | None = None
 
     @classmethod
     def of(
@@ -64,6 +69,7 @@ class TokenReader:
         site: str,
         layer: int,
         skip_first: int | None = None,
+        longest: float | None = None,
         **reading: Any,
     ) -> TokenReader:
         """`skip_first` None: 1 in causal models, whose first token has a state of its own kind, else 0.
@@ -72,7 +78,7 @@ class TokenReader:
         """
         skip = int(model.is_causal) if skip_first is None else skip_first
         place = token_place(model, site, layer)
-        return cls(Reading.of(model, texts, **reading), place, skip)
+        return cls(Reading.of(model, texts, **reading), place, skip, longest)
 
     def run(self, each: Callable[[TokenStates], None], progress: bool | Report = False) -> None:
         """`each(states)` for batch after batch; heads of `z` lie side by side."""
@@ -93,9 +99,10 @@ class TokenReader:
                 lambda _, one: made.append(one),
             )
             states = made[-1].flatten(1).float().cpu().numpy()
-            if len(states):
-                row = kept.nonzero()[:, 0].numpy()
-                each(TokenStates(batch.rows[row], position[kept].numpy(), states))
+            ordinary = is_ordinary(states, self.longest)
+            if ordinary.any():
+                text, place = batch.rows[kept.nonzero()[:, 0].numpy()], position[kept].numpy()
+                each(TokenStates(text[ordinary], place[ordinary], states[ordinary]))
 
         self.reading.run(step, progress)
 
@@ -109,6 +116,7 @@ def text_codes(
     *,
     pooling: str = "mean",
     skip_first: int | None = None,
+    longest: float | None = None,
     progress: bool | Report = False,
     **reading: Any,
 ) -> dict[str, Any]:
@@ -116,15 +124,16 @@ def text_codes(
 
     Returns name → (n, features) CSR; for a coder None the pooled states themselves, (n, d). `pooling` is "mean"
     (a code that is not active counts as 0), "max" or "last" (token). The first token of each text is left out in causal
-    models (`skip_first` None; or that many); a text of no other tokens has codes of 0. `reading`: max_length,
-    special_tokens, prompt, batch_tokens, as for `capture`.
+    models (`skip_first` None; or that many), and tokens whose states are longer than `longest` (attention sinks); a
+    text of no other tokens has codes of 0. `reading`: max_length, special_tokens, prompt, batch_tokens, as for
+    `capture`.
 
     >>> def best_of_texts(model, sae, texts):
     ...     return text_codes(model, {"sae": sae, "dense": None}, texts, "resid_post", 12)
     """
     if pooling not in POOLINGS:
         raise unknown_name("pooling", pooling, POOLINGS)
-    reader = TokenReader.of(model, texts, site, layer, skip_first, **reading)
+    reader = TokenReader.of(model, texts, site, layer, skip_first, longest, **reading)
     parts: dict[str, list[Any]] = {name: [] for name in coders}
     numbers: list[IntArray] = []
 

@@ -439,12 +439,33 @@ def test_search_by_promoted_token_example_and_concept() -> None:
     assert found[["feature", "where"]].values.tolist() == [[1, "promoted tokens"], [2, "examples"]]
     assert found["score"].tolist() == [1.0, 0.25]
     york = search_features(tables, "new york").iloc[0]
-    assert (york["feature"], york["score"], york["found"]) == (3, 1.0, "New York")
+    assert (york["feature"], york["score"], york["found"]) == (3, 0.5, "New York")
     assert search_features(tables, "tense")["where"].tolist() == ["concept"]
     assert search_features(tables, "verbs")["score"].tolist() == [1.0]
     assert not len(search_features(tables, "zebra"))
     with pytest.raises(InputError, match="empty"):
         search_features(tables, "  ")
+
+
+@pytest.mark.models
+@pytest.mark.slow
+def test_features_of_a_real_encoder() -> None:
+    from probes.datasets import load_dataset
+    from probes.models import load_model
+    from probes.sae import SparseAutoencoder, from_model
+
+    model, data = load_model("minilm"), load_dataset("sentiment")
+    texts = list(data.texts[:500])
+    sae = SparseAutoencoder(n_features=512, k=8, steps=200, batch_size=1024, device="cpu")
+    sae.fit(from_model(model, texts, "resid_post", 3))
+    made = describe_features(model, sae, texts, "resid_post", 3)
+    assert made.features["up_tokens"].isna().all()
+    assert "no language-model head" in made.notes[0]
+    assert made.features["shown"].notna().sum() >= 3
+    for row in made.examples.to_dict("records")[::50]:
+        tokens = json.loads(row["tokens"])
+        shown = "".join(token for token in tokens if token not in ("[CLS]", "[SEP]"))
+        assert shown.strip() in texts[row["text"]]
 
 
 def test_errors() -> None:

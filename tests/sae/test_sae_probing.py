@@ -198,7 +198,7 @@ def test_few_features_of_a_planted_code_do_what_dense_states_do() -> None:
     assert dense["value"] == pytest.approx(wanted)
     codes = np.maximum(X @ W.T, 0)
     mean = codes[halves.fit][y[halves.fit]].mean(0) - codes[halves.fit][~y[halves.fit]].mean(0)
-    best = np.argsort(-np.abs(mean))[:3]
+    best = np.argsort(-np.abs(mean) / codes[halves.fit].std(0))[:3]
     probe = LinearProbe(random_state=0).fit(codes[halves.fit][:, best], y[halves.fit])
     wanted = roc_auc_score(y[halves.judge], probe.decision_function(codes[halves.judge][:, best]))
     assert value["sae", 3] == pytest.approx(wanted, abs=1e-6)
