@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class EffectOptions:
         strengths: of steering, in multiples of what the feature adds where it is active, on average.
         controls: random features beside each, whose mean is the control.
         steer_texts: steering changes every token, so this many texts are enough for it.
-        keep_first: whether each text's first token is left alone, see `spliced`.
+        keep_first, longest: which states are left alone, see `spliced`.
         max_length, batch_tokens: as `capture` has them.
     """
 
@@ -63,6 +64,7 @@ class EffectOptions:
     controls: int = 3
     steer_texts: int = 32
     keep_first: bool = True
+    longest: float | None = None
     max_length: int | None = None
     batch_tokens: int | None = None
     confidence: float = 0.95
@@ -125,10 +127,12 @@ def feature_effects(
         model, texts, max_length=o.max_length, special_tokens=False, batch_tokens=o.batch_tokens
     )
     place = Where(model, site, layer, o.keep_first)
-    activity = feature_activity(place, sae, reading)
+    activity = feature_activity(replace(place, longest=o.longest), sae, reading)
     trials = _trials(model, sae, place, activity, chosen, modes, promoted, o)
     coder = LiveAutoencoder.of(sae, model.device)
-    reading.run(lambda batch: _Tried(place, coder, batch, chosen).all(trials, o), progress)
+    reading.run(
+        lambda batch: _Tried(place, coder, batch, chosen, o.longest).all(trials, o), progress
+    )
     return typed(
         pd.DataFrame([t.row(o) for t in trials], columns=list(COLUMNS), dtype=object),
         integers=("feature", "n", "seed"),
@@ -213,7 +217,12 @@ class _Tried:
     """One batch, as it is and under each trial."""
 
     def __init__(
-        self, place: Where, coder: LiveAutoencoder, batch: Batch, features: Sequence[int]
+        self,
+        place: Where,
+        coder: LiveAutoencoder,
+        batch: Batch,
+        features: Sequence[int],
+        longest: float | None,
     ) -> None:
         self.place, self.coder = place, coder
         self.column = {feature: i for i, feature in enumerate(features)}
@@ -226,17 +235,23 @@ class _Tried:
         self.passes = Passes.of(place.model, batch, place.number, place.editing(look))
         self.edited = _edited(place, batch)  # (batch, token)
         self.lengths = torch.zeros(*self.edited.shape, len(features), device=place.model.device)
+        self.ordinary = torch.zeros_like(
+            self.lengths[..., 0]
+        )  # (batch, token), 0 where nothing is added
         if states:
-            self.lengths[self.edited] = coder.activations(states[0], features)
+            ordinary = torch.linalg.vector_norm(states[0], dim=1) <= (longest or math.inf)
+            self.ordinary[self.edited] = ordinary.float()
+            self.lengths[self.edited] = coder.activations(states[0], features) * ordinary[:, None]
 
     def all(self, trials: Sequence[_Trial], o: EffectOptions) -> None:
         few = torch.from_numpy(self.passes.batch.rows < o.steer_texts).nonzero()[:, 0]
         steered = [t for t in trials if t.mode == "steer" and len(t.directions)]
         if len(few) and steered:
-            part, edited = self.passes.rows(few), self.edited[few.to(self.edited.device)]
+            few_here = few.to(self.edited.device)
+            part, edited = self.passes.rows(few), self.edited[few_here]
             plain = _promoted(part, part.clean, [t.promoted for t in steered])
             for i, trial in enumerate(steered):
-                amounts = trial.length * edited.float()
+                amounts = trial.length * self.ordinary[few_here]
                 self._try(trial, part, edited, amounts, plain[i])
         for trial in trials:
             if trial.mode == "ablate" and len(trial.directions):

@@ -88,13 +88,19 @@ def _note(seen: Seen, given: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def edit_tokens(
-    model: Model, site: str, number: int, change: Change, keep_first: bool = True
+    model: Model,
+    site: str,
+    number: int,
+    change: Change,
+    keep_first: bool = True,
+    longest: float | None = None,
 ) -> Generator[None]:
     """While the context lasts, `change` is applied to the states of all tokens at `site`, in every pass.
 
     `number` is a layer or, for the sites of a block, a block; heads of `z` lie side by side. States are float32 while
-    they are changed. Padding is left alone, and with `keep_first` each text's first token, also while a text is
-    generated token by token. `DoesNotApply` for `exit`, which is read beside the model's own path.
+    they are changed. Padding is left alone; so is, with `keep_first`, each text's first token, also while a text is
+    generated token by token, and so are states longer than `longest` (attention sinks). `DoesNotApply` for `exit`,
+    which is read beside the model's own path.
     """
     (place,) = parse_sites(site, model.n_layers, layers=[number])
     if place.site == "exit":
@@ -107,6 +113,8 @@ def edit_tokens(
             grid = seen.grid or (states.shape[0], states.shape[1])
             flat = states.reshape(grid[0] * grid[1], -1)
             chosen = seen.chosen(grid, keep_first).reshape(-1).to(states.device)
+            if longest is not None:
+                chosen &= torch.linalg.vector_norm(flat.float(), dim=1) <= longest
             if not bool(chosen.any()):
                 return states
             new = flat.clone()
