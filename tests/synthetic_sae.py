@@ -46,7 +46,7 @@ SEEDS = 10
 BLOCKS, HEADS = 6, 4
 IN_CIRCUIT = {(2, 1), (3, 0), (4, 3)}
 CE = {"clean": 3.2, "mean": 7.2, "zero": 9.0}
-PARTS = ("training", "loss", "features", "concepts", "probing", "effects", "circuits", "csr")
+PARTS = ("train", "loss", "features", "concepts", "probing", "effects", "circuits", "csr")
 
 
 def coder(name: str) -> str:
@@ -86,7 +86,7 @@ def measured(parts: Sequence[str], strength: float) -> list[Row]:
         for kind, variant in _coders(name):
             own = {**where, "variant": variant}
             value = variance(layer, kind, k, strength)
-            if "training" in parts:
+            if "train" in parts:
                 rows += [
                     {**own, "measure": "explained_variance", **_span(value, 0.008), "n": 4096},
                     {**own, "measure": "fvu", **_span(1 - value, 0.008), "n": 4096},
@@ -100,7 +100,7 @@ def measured(parts: Sequence[str], strength: float) -> list[Row]:
                     {**own, "measure": "cross_entropy", **_span(spliced, 0.05), "n": 200},
                     {**own, "measure": "loss_recovered", **_span(share, 0.015), "n": 200},
                 ]
-        if "training" in parts:
+        if "train" in parts:
             ratio = {
                 **where,
                 "variant": coder(name),
@@ -342,8 +342,8 @@ def csr_table(strength: float) -> pd.DataFrame:
 
 
 TABLES: dict[str, tuple[str, Callable[[float], pd.DataFrame]]] = {  # name: part, maker
-    "sae_models": ("training", models_table),
-    "sae_history": ("training", history_table),
+    "sae_models": ("train", models_table),
+    "sae_history": ("train", history_table),
     "sae_density": ("features", density_table),
     "sae_features": ("features", features_table),
     "sae_examples": ("features", examples_table),
@@ -383,7 +383,7 @@ def write_sae_run(
     model = HOSTILE if hostile else "smollm2"
     run = Run.create(parent, "sae", {"model": model, "tokens": 200_000, "seed": 0}, slug=slug)
     run.describe(model={"name": model, "n_layers": 30, "n_heads": 9, "d_model": 576})
-    run.progress(300, 1000, "training")
+    run.progress(300, 1000, "train")
     rows = measured(parts, strength)
     with declared([row["measure"] for row in rows]):
         if rows:

@@ -39,8 +39,8 @@ SECTIONS: Mapping[str, tuple[sae_focus.Drawn, ...]] = {
 }
 _PARTS = {  # parts of the analysis that a section shows
     "Features": ("features",),
-    "Quality": ("training", "loss"),
-    "Concepts": ("concepts", "probing"),
+    "Quality": ("train", "loss"),
+    "Concepts": ("concepts",),
     "Effects": ("effects",),
     "Circuits": ("circuits",),
     "Sparse codes": ("csr",),

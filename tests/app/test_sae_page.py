@@ -152,7 +152,7 @@ def test_every_part_alone(runs: Path, page: Any, part: str) -> None:
 
 
 def test_what_does_not_apply_gives_its_reason(runs: Path, page: Any) -> None:
-    synthetic_sae.write_sae_run(runs, "a", parts=("training",))
+    synthetic_sae.write_sae_run(runs, "a", parts=("train",))
     at = page(run="a", view="Effects")
     assert not _charts(at)
     assert "Not measured: effects, because the model has no language-model head." in _texts(at)
@@ -169,7 +169,7 @@ def test_two_runs_side_by_side(sae: Path, runs: Path, page: Any) -> None:
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
-@pytest.mark.parametrize("parts", [(), ("training", "features")])
+@pytest.mark.parametrize("parts", [(), ("train", "features")])
 def test_unfinished_runs(runs: Path, page: Any, status: str, parts: tuple[str, ...]) -> None:
     synthetic_sae.write_sae_run(runs, "a", status=status, parts=parts)
     at = page(run="a")

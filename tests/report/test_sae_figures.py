@@ -76,7 +76,7 @@ def test_every_figure_in_reading_order_can_be_read_without_its_picture(run: RunD
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        ("training", {"sae-reconstruction", "sae-training"}),
+        ("train", {"sae-reconstruction", "sae-training"}),
         ("loss", {"sae-loss"}),
         ("features", {"sae-features", "sae-density"}),
         ("concepts", {"sae-concepts"}),

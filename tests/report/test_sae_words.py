@@ -50,7 +50,7 @@ def test_words_are_honest_where_the_autoencoder_is_no_better(tmp_path: Path) -> 
 
 
 def test_without_intervals_or_baselines_nothing_is_shown_to_be_more(tmp_path: Path) -> None:
-    path = planted.write_sae_run(tmp_path, parts=("training",))
+    path = planted.write_sae_run(tmp_path, parts=("train",))
     file = path / "measurements.parquet"
     frame = pd.read_parquet(file)
     frame.assign(low=pd.NA, high=pd.NA).astype(frame.dtypes).to_parquet(file)
@@ -61,7 +61,7 @@ def test_without_intervals_or_baselines_nothing_is_shown_to_be_more(tmp_path: Pa
 
 
 def test_what_was_not_measured_is_said_with_its_reason(tmp_path: Path) -> None:
-    told = _told(tmp_path, parts=("training",))
+    told = _told(tmp_path, parts=("train",))
     assert any(
         s.startswith(
             "Not measured: loss, features, concepts, probing, effects, circuits and csr (the model has no"
