@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from planted_heads import FILLER, planted_model
 from sklearn.metrics import roc_auc_score
@@ -259,7 +259,6 @@ def test_a_third_name_gives() -> None:
 
 @pytest.mark.slow
 @pytest.mark.models
-@settings(deadline=None)
 def test_a_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """SmolLM2 on indirect objects: what codes say of its heads is more than chance says."""
     from probes.models import load_model
@@ -267,9 +266,13 @@ def test_a_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
     if cache := os.environ.get("FATHOMETER_TEST_CACHE"):
         monkeypatch.setenv("FATHOMETER_CACHE", cache)
     model = load_model("smollm2", device="cpu")
-    task = circuit_task(model, "ioi", 28)
-    assert len(task) == 28
-    found = discrete_circuit(model, task, CircuitSettings(patched=8, seeds=3))
-    means = {row["variant"]: row for row in found.measurements}
-    assert means["sae"]["low"] > 0.5
-    assert means["sae"]["value"] > means["random"]["value"] - 0.1
+    task = circuit_task(model, "ioi", 48)
+    assert len(task) == 48
+    # Eight pairs are too few for intervals of 270 heads at once, and more take too long here: effects as they are.
+    rows = patched_heads(model, task.part(range(8)), 0.05)
+    inside = np.array([abs(row["effect"]) >= 0.05 for row in rows])
+    outputs = head_outputs(model, task.part(range(8, 48)))
+    assert [(row["block"], row["head"]) for row in rows] == [tuple(h) for h in outputs.heads]
+    edges = list_edges(outputs.heads[:, 0])
+    found = [seed_scores(outputs, CircuitSettings(), seed, edges) for seed in range(3)]
+    assert np.mean([roc_auc(scores["sae"][0], inside) for scores in found]) > 0.7
