@@ -15,7 +15,9 @@ from probes.sae.settings import Recipe
 from probes.sae.sparse import Codes, flat_codes, pair_dots, reconstruction_gradients, top_k
 
 AUX_ROWS = 4  # the auxiliary loss is estimated on every batch's first quarter: it costs as much as the main one
-CPU_SCORES = 2 << 20  # scores that are held at a time: few enough to stay near the processor
+CPU_SCORES = (
+    4 << 20
+)  # scores (of 4 bytes) that are held at a time: with fewer, products of matrices are slower
 OTHER_SCORES = 64 << 20
 
 
@@ -70,10 +72,16 @@ class TopK:
 
 
 def score_parts(net: Network, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some rows of x after others, with their pre-activations: of all rows these would be the largest tensor there is."""
+    """Some rows of x after others, with their pre-activations: those of all rows would be the largest tensor."""
+    precision = net.recipe.precision
+    names = ("encoder", "encoder_bias")
     held = CPU_SCORES if x.device.type == "cpu" else OTHER_SCORES
+    if precision == "float32":
+        weights = {name: net.weights[name] for name in names}
+    else:
+        weights, held = {name: net.weights[name].bfloat16() for name in names}, 2 * held
     for part in x.split(max(1, held // net.recipe.sizes.m)):
-        yield part, scores(net.weights, part, net.recipe.precision)
+        yield part, scores(weights, part, precision)
 
 
 def _rescored(w: Weights, x: Tensor, pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
