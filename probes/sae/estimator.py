@@ -52,8 +52,8 @@ class SparseAutoencoder(TransformerMixin, BaseEstimator):
     learning_rate); n_steps_: steps taken; n_features_in_: d.
 
     Codes are positive, but for those of "topk": it keeps the k largest scores whatever their sign, and where fewer than
-    k are positive the rest are negative codes (none in smollm2 states at 1,024 features and k = 32; they come where k is a large share
-    of n_features).
+    k are positive the rest are negative codes. They come where k is a large share of n_features; in 6,000 held-out
+    smollm2 states, 1,024 features and k = 32 after 200 steps, there was none.
 
     All variants but "topk" have a threshold, set after training so that target_l0 codes per row are above it in rows
     that were held out of training for this: a tenth of them, at most 8,192, in runs of neighbours. Below 500 rows, and
