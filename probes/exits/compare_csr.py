@@ -21,12 +21,14 @@ from probes.stats import percentile_interval
 
 if TYPE_CHECKING:
     from probes.sae.csr import CSRCoder
+    from probes.sae.inverted import InvertedIndex
 
 Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 Progress = Callable[[int, int, str], None]
 Cut = Callable[[Array], Array]  # embeddings (…, d) to (…, width)
-Search = Callable[[Array], Any]  # one embedding (d,) to the ten nearest texts
+Sides = tuple[Array, Array]  # embeddings of the documents and of the queries
+Search = Callable[[int], Any]  # number of a query to its ten nearest documents
 
 TOP = 10
 FLOAT_BYTES = 4
@@ -70,8 +72,8 @@ def compare_csr(
     Quality is the task's primary measure by cosine; intervals are percentile bootstraps over clusters of examples, one
     set of resamples for all. `share` is of the full embeddings. Bytes are those of the index, values in float32: 8 per
     active number of a sparse code (value, text) and its share of where the features begin, 4 per dense number. Equal
-    bytes are rounded up for the dense vectors, and cut to d. `query_ms` is from a query's full embedding to its ten
-    nearest documents: coding or cutting, scoring all documents, choosing.
+    bytes are rounded up for the dense vectors, and cut to d. `query_ms` is of the search: scoring all documents and
+    choosing ten. Coding the query comes before it, and is one product of d × n_features whatever the corpus holds.
 
     Returns rows with dataset, coder, active, width, bytes, measure, value, low, high, share, n, seed, query_ms,
     comparison, csr_k.
@@ -80,30 +82,33 @@ def compare_csr(
 
     full = normalise_rows(check_matrix(embeddings, "embeddings").astype(np.float32))
     task = material.task
-    pool = full[task.documents] if isinstance(task, RetrievalTask) else None
+    sides = (full[task.documents], full[task.queries]) if isinstance(task, RetrievalTask) else None
     made = coders or fit_coders(full, material.fit_rows, ks, seed, progress)
     d = full.shape[1]
-    ways = [Way("full", full, d, FLOAT_BYTES * d, _dense(pool, lambda x: x))]
+    ways = [Way("full", full, d, FLOAT_BYTES * d, dense_search(sides, lambda x: x))]
     components = leading_components(full[material.fit_rows])
     for k, coder in sorted(made.items()):
         codes = coder.transform(full)
-        index = InvertedIndex(codes if pool is None else codes[task.documents])  # type: ignore[union-attr]
+        index = InvertedIndex(codes[task.documents] if isinstance(task, RetrievalTask) else codes)
         size = index.bytes_per_text
-        ways.append(Way("csr", codes.toarray(), k, size, _coded(coder, index, pool)))
+        search = (
+            sparse_search(index, codes[task.queries]) if isinstance(task, RetrievalTask) else None
+        )
+        ways.append(Way("csr", codes.toarray(), k, size, search))
         wide = min(d, int(np.ceil(size / FLOAT_BYTES)))
         for comparison, m in (("active", k), ("bytes", wide)):
             for name, cut in (("matryoshka", first_coordinates), ("pca", components)):
-                ways.append(_cut(name, full, pool, cut(m), comparison, k))
-    asked = full[task.queries] if isinstance(task, RetrievalTask) else full[:0]
-    times = time_searches([way.search for way in ways], asked, rounds, seed)
+                ways.append(_cut(name, full, sides, cut(m), comparison, k))
+    n = len(sides[1]) if sides else 0
+    times = time_searches([way.search for way in ways], n, rounds, seed)
     return _judge(material, ways, times, draws, seed)
 
 
-def _cut(coder: str, full: Array, pool: Array | None, cut: Cut, comparison: str, k: int) -> Way:
+def _cut(coder: str, full: Array, sides: Sides | None, cut: Cut, comparison: str, k: int) -> Way:
     """Dense vectors: what `cut` leaves of the embeddings."""
     states = cut(full)
     width = states.shape[1]
-    return Way(coder, states, width, FLOAT_BYTES * width, _dense(pool, cut), comparison, k)
+    return Way(coder, states, width, FLOAT_BYTES * width, dense_search(sides, cut), comparison, k)
 
 
 def first_coordinates(m: int) -> Cut:
@@ -126,33 +131,33 @@ def leading_components(X: Array) -> Callable[[int], Cut]:
     return components
 
 
-def _dense(pool: Array | None, cut: Cut) -> Search | None:
-    """Exact search among the documents `pool` (documents, d) after `cut`, by cosine."""
+def dense_search(sides: Sides | None, cut: Cut) -> Search | None:
+    """Exact search by cosine among documents (documents, d), after `cut`; None without documents."""
     from probes.sae.inverted import best_first
 
-    if pool is None:
+    if sides is None:
         return None
-    held = np.ascontiguousarray(normalise_rows(cut(pool)))
-    return lambda x: best_first(held @ cut(x), TOP)
+    held, asked = (np.ascontiguousarray(normalise_rows(cut(side))) for side in sides)
+    return lambda i: best_first(held @ asked[i], TOP)
 
 
-def _coded(coder: CSRCoder, index: Any, pool: Array | None) -> Search | None:
-    if pool is None:
-        return None
-    return lambda x: index.search(coder.transform(x[None]), TOP)
+def sparse_search(index: InvertedIndex, queries: Any) -> Search:
+    """Search in the index by the codes of queries (queries, features)."""
+    asked = [queries[[i]] for i in range(queries.shape[0])]
+    return lambda i: index.search(asked[i], TOP)
 
 
 def time_searches(
-    searches: Sequence[Search | None], queries: Array, rounds: int, seed: int = 0
+    searches: Sequence[Search | None], queries: int, rounds: int, seed: int = 0
 ) -> list[float | None]:
     """Median milliseconds per query of each way; they take turns on the same queries, in an order that rotates."""
     running = [i for i, search in enumerate(searches) if search is not None]
-    if not rounds or not len(queries) or not running:
+    if not rounds or not queries or not running:
         return [None] * len(searches)
     rng = np.random.default_rng(seed)
     taken: dict[int, list[float]] = {i: [] for i in running}
     for number in range(-1, rounds):  # the first one warms up
-        query = queries[rng.integers(len(queries))]
+        query = int(rng.integers(queries))
         turn = number % len(running)
         for i in running[turn:] + running[:turn]:
             search = searches[i]

@@ -46,7 +46,13 @@ class InvertedIndex:
             kept.eliminate_zeros()
         self.n, self.m = kept.shape
         self.values = values
-        self._by_feature: Any = sparse.csc_array(kept)
+        by_feature: Any = sparse.csc_array(kept)
+        if (
+            max(by_feature.nnz, self.n) < 2**31
+        ):  # scipy keeps the wider type of what it was made from
+            by_feature.indices = by_feature.indices.astype(np.int32)
+            by_feature.indptr = by_feature.indptr.astype(np.int32)
+        self._by_feature = by_feature
 
     @property
     def nnz(self) -> int:

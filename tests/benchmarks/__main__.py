@@ -22,6 +22,7 @@ COMMANDS = (
     ("bench_layer_metrics.py", *(["--quick"] if QUICK else [])),
     ("bench_heads.py", *(["--quick"] if QUICK else [])),
     ("bench_sae.py", *(["--quick"] if QUICK else [])),
+    ("bench_csr.py", *(["--quick"] if QUICK else [])),
     ("bench_dashboard.py", *(["--quick"] if QUICK else [])),
 )
 

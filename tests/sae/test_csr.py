@@ -233,6 +233,7 @@ def test_best_first_is_a_stable_sort(numbers, count):
 def test_index_says_what_it_holds():
     rng = np.random.default_rng(0)
     codes = sparse.random_array((300, 50), density=0.1, rng=rng, format="csr", dtype=np.float32)
+    codes.indices, codes.indptr = codes.indices.astype(np.int64), codes.indptr.astype(np.int64)
     index, half = InvertedIndex(codes), InvertedIndex(codes, "int16")
     assert index.nnz == codes.nnz
     assert index.nbytes == 8 * codes.nnz + 4 * 51
