@@ -44,7 +44,7 @@ _DATA = (
 def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     """Fill an open run folder with the tables of every part that applies."""
     from probes.datasets import load_texts
-    from probes.features import study_autoencoders
+    from probes.features import different_texts, study_autoencoders
 
     plan = plan_of(options, run)
     progress(0, None, "reading the texts")
@@ -53,6 +53,8 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
         found = load_texts(name)
         run.describe(dataset=describe_texts(name, found))
         texts += found
+    if "train" in plan.parts:
+        different_texts(texts)
     model = open_model(run, options, progress)
     study_autoencoders(model, texts, plan, run, progress, previous=Previous.of(run))
 

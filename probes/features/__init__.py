@@ -9,10 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probes.features.material import different_texts
     from probes.features.plan import LookPlan, SaePlan, TrainPlan
     from probes.features.study import Study, study_autoencoders
 
 _HOMES = {
+    "different_texts": "probes.features.material",
     "LookPlan": "probes.features.plan",
     "SaePlan": "probes.features.plan",
     "Study": "probes.features.study",
@@ -20,7 +22,14 @@ _HOMES = {
     "study_autoencoders": "probes.features.study",
 }
 
-__all__ = ["LookPlan", "SaePlan", "Study", "TrainPlan", "study_autoencoders"]
+__all__ = [
+    "LookPlan",
+    "SaePlan",
+    "Study",
+    "TrainPlan",
+    "different_texts",
+    "study_autoencoders",
+]
 
 
 def __getattr__(name: str) -> Any:

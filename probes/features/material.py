@@ -156,14 +156,19 @@ def capture_tokens(
     )
 
 
+def different_texts(texts: Sequence[str]) -> list[str]:
+    """Each text once, in order; `DataError` where they are too few to be divided."""
+    found = list(dict.fromkeys(texts))
+    if len(found) < FEWEST_TEXTS:
+        raise DataError(
+            f"{len(found)} different texts came: at least {FEWEST_TEXTS} are needed, most to train on, some to judge by"
+        )
+    return found
+
+
 def _sample(model: Model, texts: Sequence[str], plan: SaePlan, length: int) -> tuple[str, ...]:
     """Different texts in random order, until their tokens are enough."""
-    different = list(dict.fromkeys(texts))
-    if len(different) < FEWEST_TEXTS:
-        raise DataError(
-            f"{len(different)} different texts came: at least {FEWEST_TEXTS} are needed, most to train on, some to "
-            "judge by"
-        )
+    different = different_texts(texts)
     order = np.random.default_rng((plan.seed, 10)).permutation(len(different)).tolist()
     tokenizer: Any = model.require_tokenizer()
     wanted, have = plan.training.tokens, 0

@@ -192,14 +192,14 @@ def study_autoencoders(
     is taken over.
     """
     from probes.features.parts import PART_FUNCTIONS
-    from probes.features.training import reload
+    from probes.features.training import fit, forget_training
 
     study = Study(model, texts, plan, keep, progress)
     done: dict[str, dict[str, Any]] = {}
     if previous is not None:
         done = previous.done
-        if "train" in done and done["train"]["applies"] and not reload(study):
-            del done["train"]
+        if done.get("train", {}).get("applies"):
+            fit(study)
         study.tables.update(previous.tables)
         rows = previous.rows_of(name for part in done for name in MEASURES_OF.get(part, ()))
         if len(rows):
@@ -211,4 +211,5 @@ def study_autoencoders(
         lambda outcomes: study.write("applies", outcomes),
         progress,
     )
+    forget_training(study)
     return study

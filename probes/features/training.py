@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.errors import FathometerError
 from probes.features.material import LONG
 from probes.sae.baselines import NeuronCoder, PCACoder, random_autoencoder
 from probes.sae.estimator import SparseAutoencoder
 from probes.sae.metrics import density_histogram, evaluate, measure, norm_ratio
-from probes.sae.saelens import load_saelens, save_saelens
+from probes.sae.saelens import save_saelens
+from probes.sae.select import SelectedRows
 from probes.sae.together import train_together
 
 if TYPE_CHECKING:
@@ -19,33 +19,39 @@ if TYPE_CHECKING:
     from probes.sae.data import Rows
 
 HELD_OUT = "held out"
-CHECKPOINT_EVERY = 500  # steps
+TRAINING = "training"  # folder of checkpoints beside the autoencoders
+CHECKPOINT_EVERY = 200  # steps
 
 
 def train(study: Study) -> None:
     """Tables sae_models, sae_history and sae_density, and how well each reconstructs what it was not trained on."""
-    material, plan = study.material, study.plan
-    rows = {n: material.rows(n, material.train) for n in study.numbers}
-    d = next(iter(rows.values())).d
-    made = {
-        place: plan.training.make(place.k, d, plan.seed, str(study.model.device))
-        for place in study.places
-    }
     began = time.monotonic()
-    train_together(
-        {place.slug: sae for place, sae in made.items()},
-        rows,
-        reads={place.slug: place.number for place in made},
-        checkpoint=None if plan.folder is None else plan.folder / "training",
-        every=CHECKPOINT_EVERY,
-        progress=study.report("training autoencoders"),
-    )
+    rows = fit(study)
     seconds = time.monotonic() - began
-    study.saes = made
     _keep(study)
     _tell(study)
     _describe(study, rows, seconds)
     _measure(study, rows)
+
+
+def fit(study: Study) -> dict[int, SelectedRows]:
+    """Train every autoencoder of the plan, or take it over from an earlier start of the run; the rows by layer."""
+    material, plan = study.material, study.plan
+    rows = {n: material.rows(n, material.train) for n in study.numbers}
+    d = next(iter(rows.values())).d
+    study.saes = {
+        place: plan.training.make(place.k, d, plan.seed, str(study.model.device))
+        for place in study.places
+    }
+    train_together(
+        {place.slug: sae for place, sae in study.saes.items()},
+        rows,
+        reads={place.slug: place.number for place in study.places},
+        checkpoint=None if plan.folder is None else plan.folder / TRAINING,
+        every=CHECKPOINT_EVERY,
+        progress=study.report("training autoencoders"),
+    )
+    return rows
 
 
 def _tell(study: Study) -> None:
@@ -76,16 +82,10 @@ def _about(study: Study, place: Place) -> dict[str, Any]:
     return {"model_name": study.model.name, "hook_name": place.site, "hook_layer": place.number}
 
 
-def reload(study: Study) -> bool:
-    """Take over the autoencoders that an earlier start of the run kept; False where any is missing."""
-    folder = study.plan.folder
-    if folder is None:
-        return False
-    try:
-        study.saes = {p: load_saelens(Path(folder.parent / p.folder)) for p in study.places}
-    except FathometerError:
-        study.saes = {}
-    return bool(study.saes)
+def forget_training(study: Study) -> None:
+    """Remove what only a run that goes on needs: three times the weights."""
+    if study.plan.folder is not None:
+        shutil.rmtree(study.plan.folder / TRAINING, ignore_errors=True)
 
 
 def _describe(study: Study, rows: dict[int, Any], seconds: float) -> None:

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from probes.errors import EstimatorInputError, InputError
 from probes.sae.estimator import SparseAutoencoder
-from probes.sae.infer import frozen_tensors
+from probes.sae.infer import frozen_codes, frozen_tensors
 from probes.sae.metrics import Coder
-from probes.sae.network import Weights, scores
-from probes.sae.sparse import Codes, decode, flat_codes, top_k
-from probes.sae.variants import VARIANTS
+from probes.sae.network import Weights
+from probes.sae.sparse import Codes, decode
 
 
 class Live(Protocol):
@@ -58,16 +57,7 @@ class LiveAutoencoder:
             raise EstimatorInputError(
                 f"states of shape {tuple(x.shape)} came, the autoencoder was fitted to (n, {self.d})"
             )
-        w = self.weights
-        pre = scores(w, (x - w["mean"]) * w["scale"])
-        if not VARIANTS[self.variant].threshold:
-            return flat_codes(*top_k(pre, min(self.k, pre.shape[1])))
-        active = pre > w["threshold"]
-        if "magnitude_bias" in w:
-            size = (pre - w["encoder_bias"]) * w["magnitude_log_scale"].exp()
-            pre = (size + w["magnitude_bias"]).clamp_min(0)
-        rows, cols = active.nonzero(as_tuple=True)
-        return Codes(rows, cols, pre[rows, cols], len(x))
+        return frozen_codes(self.variant, self.k, self.weights, x)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         w = self.weights

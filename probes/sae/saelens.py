@@ -17,7 +17,6 @@ import pandas as pd
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from probes.errors import EstimatorInputError, InputError
@@ -136,7 +135,7 @@ def load_saelens(folder: str | Path, *, unit_rows: bool = False) -> SparseAutoen
     which are folded in: the autoencoder takes states as the model gives them. With reshape_activations "hook_z" states
     are to come flat, (n, heads · d_head).
 
-    "topk" files are read as `ReluTopK`: SAELens sets those of the k largest that are below zero to zero.
+    "topk" files get a `threshold_` of 0: SAELens sets those of the k largest that are below zero to zero.
 
     Raises `InputError` for what this format can say and this library cannot compute, `FathometerError` for files that
     are missing or damaged, `NonFiniteError` for NaN. Weights are read from safetensors only.
@@ -151,18 +150,6 @@ def load_saelens(folder: str | Path, *, unit_rows: bool = False) -> SparseAutoen
     elif unit_rows:
         plain = _unit_rows(plain, config, np.where(lengths > 0, lengths, 1.0))
     return _estimator(plain, config, scale)
-
-
-class ReluTopK(SparseAutoencoder):
-    """TopK as SAELens has it: of the k largest, those above `threshold_`, which is 0, are codes; fitted, it is TopK."""
-
-    def transform(self, X: Any) -> sparse.csr_array:
-        """Codes (n, n_features), none below zero; otherwise as `SparseAutoencoder.transform`."""
-        codes = super().transform(X)
-        if self.variant == "topk" and self.threshold_ is not None:
-            codes.data[codes.data <= self.threshold_[codes.indices]] = 0
-            codes.eliminate_zeros()
-        return codes
 
 
 def _unit_rows(plain: Plain, config: Config, lengths: Double) -> Plain:
@@ -183,8 +170,7 @@ def _estimator(plain: Plain, config: Config, scale: float) -> SparseAutoencoder:
     if variant == "jumprelu" and named in _BY_THRESHOLD:
         variant = str(named)
     k = config.k if config.k is not None else _count(known.get("k"), 32)
-    made = ReluTopK if variant == "topk" else SparseAutoencoder
-    sae = made(n_features=m, k=k, variant=variant)
+    sae = SparseAutoencoder(n_features=m, k=k, variant=variant)
     target = known.get("target_l0")
     if isinstance(target, int | float) and 0 < target <= m:
         sae.target_l0 = float(target)

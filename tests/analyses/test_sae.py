@@ -49,7 +49,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A three-block Llama with random weights as a transformers folder."""
     folder = tmp_path_factory.mktemp("tiny-llama")
     hf_model("llama").save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    tokenizer("decoder").save_pretrained(folder)
     return folder
 
 
@@ -125,7 +125,9 @@ def test_a_decoder_is_read_from_training_to_effects(
     probing = view.table("sae_probing")
     assert probing["features"].isna().sum() == 1  # the dense probe
     shown = features["shown"].notna()
-    assert applies.loc["effects", "applies"] == shown.any()  # random weights: perhaps none can be read
+    assert (
+        applies.loc["effects", "applies"] == shown.any()
+    )  # random weights: perhaps none can be read
     if shown.any():
         effects = view.table("sae_effects")
         assert set(effects["feature"]) == set(features.loc[shown, "feature"])
@@ -201,15 +203,16 @@ def test_a_study_goes_on_with_the_autoencoders_it_had_trained(
     first = Findings()
     study_autoencoders(model, lines, plan("train"), first)
     weights = (folder / "L1-topk-k4" / "sae_weights.safetensors").stat().st_mtime_ns
+    assert not (folder / "training").exists()  # kept only while the run is not done
     second = Findings()
-    previous = Previous(first.measurements, dict(first.tables))
+    previous = Previous(pd.concat(first.frames), dict(first.tables))
     study = study_autoencoders(model, lines, plan("train", "loss"), second, previous=previous)
     assert (folder / "L1-topk-k4" / "sae_weights.safetensors").stat().st_mtime_ns == weights
     assert study.tables["applies"]["part"].tolist() == ["train", "loss"]
     key = ["measure", "variant"]
     columns = [*key, "value", "low", "high", "n"]
-    a, b = (found.measurements.sort_values(key)[columns] for found in (whole, second))
-    pd.testing.assert_frame_equal(a.reset_index(drop=True), b.reset_index(drop=True), rtol=1e-4)
+    a, b = (pd.concat(found.frames).sort_values(key)[columns] for found in (whole, second))
+    pd.testing.assert_frame_equal(a.reset_index(drop=True), b.reset_index(drop=True), rtol=1e-12)
 
 
 def test_first_tokens_and_sinks_are_left_out_of_training(home: Path, story: Path) -> None:
