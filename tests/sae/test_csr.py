@@ -39,7 +39,9 @@ def embeddings():
 
 @pytest.fixture(scope="module")
 def fitted(embeddings):
-    return CSRCoder(k=4, n_features=64, **QUICK).fit(embeddings[:1500])
+    return CSRCoder(k=4, n_features=64, **{**QUICK, "steps": 400, "batch_size": 256}).fit(
+        embeddings[:1500]
+    )
 
 
 def agreement(states, truth, top=10):
