@@ -157,7 +157,7 @@ def study_states(
         full = np.asarray(raw[max(pooled)])
         coders = fit_coders(full, fit_rows, plan.sparse_codes, plan.seed, report)
         variants["csr"] = CodedStates(in_full_space(raw, moved), coders)
-        caveats += code_caveats(coders)
+        caveats += code_caveats(coders, material.task.kind)
     elif plan.sparse_codes:
         caveats.append(
             f"{len(fit_rows)} texts are too few to fit sparse codes ({FEWEST} are needed): left out"

@@ -63,12 +63,23 @@ def describe_coders(coders: dict[int, CSRCoder]) -> dict[str, Any]:
     }
 
 
-def code_caveats(coders: dict[int, CSRCoder]) -> list[str]:
-    """What a reader must know of the dims of sparse codes."""
+def code_caveats(coders: dict[int, CSRCoder], kind: str) -> list[str]:
+    """What a reader must know of sparse codes: what their dims count, and on which documents they were judged.
+
+    A dictionary learns the documents of a small corpus by heart. With MiniLM, codes of 16 fitted to half of a corpus
+    had nDCG@10 0.94 (nq_oracle) and 0.58 (scifact) for queries whose document they had seen, 0.76 and 0.37 for the
+    others; principal components of as many bytes 0.84 and 0.43, 0.84 and 0.49.
+    """
     if not coders:
         return []
     features = len(next(iter(coders.values())).autoencoder_.decoder_)
-    return [
+    found = [
         f"the dim of a csr candidate counts the active numbers of a sparse code over {features:,} features: each is "
         "stored with its position, so that equal dims are not equal bytes (8 against 4 in float32)"
     ]
+    if kind == "retrieval":
+        found.append(
+            "sparse codes were fitted to these very documents: what they keep holds for this corpus, documents that are "
+            "added later lose more, so fit anew or give many --texts like them"
+        )
+    return found

@@ -62,6 +62,7 @@ def test_codes_are_chosen_where_fewer_numbers_keep_enough(rng):
     decision = study.decision.to_dict()
     assert decision["sparse_codes"]["4"]["features"] == 96
     assert any("active numbers" in caveat for caveat in decision["caveats"])
+    assert any("added later" in caveat for caveat in decision["caveats"])
     codes = study.measurements[study.measurements["variant"] == "csr"]
     assert set(codes["dim"]) == {4}
     assert set(codes["layer"]) == {0, 1, 2}
