@@ -67,8 +67,8 @@ def compare_csr(
     Parameters: `material` is a prepared dataset, `embeddings` (texts, d) the full model's, of its texts in their order.
     Coders (unless given) and PCA are fitted to the rows that translators may use; examples outside the fit part are
     judged. Of retrieval data the fit rows hold the whole corpus: codes keep less of documents that are added later
-    (figures at `probes.exits.sparse_codes.code_caveats`). `rounds` queries are timed one by one, the ways taking turns; 0 leaves time unmeasured, and so does data
-    without documents.
+    (figures at `probes.exits.sparse_codes.code_caveats`). `rounds` queries are timed one by one, the ways taking turns;
+    0 leaves time unmeasured, and so does data without documents.
 
     Quality is the task's primary measure by cosine; intervals are percentile bootstraps over clusters of examples, one
     set of resamples for all. `share` is of the full embeddings. Bytes are those of the index, values in float32: 8 per

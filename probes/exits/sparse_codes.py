@@ -79,7 +79,7 @@ def code_caveats(coders: dict[int, CSRCoder], kind: str) -> list[str]:
     ]
     if kind == "retrieval":
         found.append(
-            "sparse codes were fitted to these very documents: what they keep holds for this corpus, documents that are "
-            "added later lose more, so fit anew or give many --texts like them"
+            "sparse codes were fitted to these very documents: what they keep holds for this corpus, documents that "
+            "are added later lose more, so fit anew or give many --texts like them"
         )
     return found
