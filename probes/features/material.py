@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from probes.errors import DataError
 from probes.sae.data import StoreRows, blocks
 from probes.sae.select import SelectedRows
+from probes.sae.stream_model import LONG
 
 if TYPE_CHECKING:
     from probes.features.plan import SaePlan
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 256  # of a text, unless the plan says otherwise
 HELD_OUT = 0.1  # share of the texts
-LONG = 5.0  # times the median length: above it a state is a sink's
 FEWEST_TEXTS = 20
 FEWEST_TOKENS = 2000
 IntArray = NDArray[np.int64]

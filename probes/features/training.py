@@ -6,12 +6,12 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from probes.features.material import LONG
 from probes.sae.baselines import NeuronCoder, PCACoder, random_autoencoder
 from probes.sae.estimator import SparseAutoencoder
 from probes.sae.metrics import density_histogram, evaluate, measure, norm_ratio
 from probes.sae.saelens import save_saelens
 from probes.sae.select import SelectedRows
+from probes.sae.stream_model import LONG
 from probes.sae.together import train_together
 
 if TYPE_CHECKING:

@@ -151,7 +151,7 @@ def test_states_from_the_model_are_those_that_capture_stores(
     site: str, layer: int, llama: Any
 ) -> None:
     texts = zoo.texts(40)
-    batches = from_model(llama, texts, site, layer, batch_tokens=64)
+    batches = from_model(llama, texts, site, layer, batch_tokens=64, sinks=True)
     found = torch.cat(list(batches)).numpy()
     stored = capture(llama, texts, sites=[site], pooling="none")[site, layer]
     stored = stored.reshape(len(stored), -1)
@@ -159,6 +159,28 @@ def test_states_from_the_model_are_those_that_capture_stores(
     order = [np.lexsort(np.round(part, 4).T) for part in (found, stored)]
     np.testing.assert_allclose(found[order[0]], stored[order[1]], atol=1e-3)
     assert np.array_equal(found, torch.cat(list(batches)).numpy())
+
+
+def test_first_tokens_and_sinks_are_left_out_unless_asked_for() -> None:
+    """One word's embedding is made a hundred times as long: its states go, and nothing else but first tokens."""
+    model = zoo.build("llama")
+    texts = zoo.texts(120, seed=4)
+    word = texts[0].split()[1]
+    number = model.tokenizer.convert_tokens_to_ids(word)
+    with torch.no_grad():
+        model.hf_model.get_input_embeddings().weight[number] *= 100
+
+    def rows(layer: Any, sinks: bool = False) -> Any:
+        return list(from_model(model, texts, "resid_post", layer, batch_tokens=64, sinks=sinks))
+
+    words = [text.split() for text in texts]
+    ordinary = sum(w != word for own in words for w in own[1:])
+    assert 0 < ordinary < sum(len(own) - 1 for own in words)
+    assert sum(map(len, rows(0))) == ordinary
+    assert sum(map(len, rows(0, sinks=True))) == sum(map(len, words))
+    together = rows([0, 2])  # the same tokens at every layer
+    assert sum(len(batch[2]) for batch in together) == ordinary
+    assert all(len(batch[0]) == len(batch[2]) for batch in together)
 
 
 def test_training_straight_from_a_model(llama: Any) -> None:
