@@ -30,11 +30,21 @@ class TrainPlan:
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1:
             raise InputError(f"active features {self.ks}: whole numbers from 1 are needed")
+        if self.n_features is not None:
+            self._check_width(self.n_features)
+
+    def _check_width(self, n_features: int) -> None:
+        if max(self.ks) > n_features:
+            raise InputError(
+                f"--k {max(self.ks)}: at most all of the {n_features:,} features can be active"
+            )
 
     def make(self, k: int, d: int, seed: int, device: str) -> SparseAutoencoder:
         """An autoencoder of this plan for states of width d."""
+        n_features = self.n_features or 8 * d
+        self._check_width(n_features)
         return SparseAutoencoder(
-            self.n_features or 8 * d,
+            n_features,
             k,
             self.variant,
             steps=self.steps,
