@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
-from panels import figures
-from panels.limits import equal_limits
+from panels.drawing import Clicked, draw
 from panels.linked import clickable
 from panels.state import Shown
 from probes.report.collapse_study import datasets
@@ -79,37 +78,23 @@ def section_asked(sections: Mapping[str, Sequence[Any]], key: str) -> str:
 
 
 def drawn(runs: Sequence[Shown], builders: Sequence[Focused], focus: Focus) -> bool:
-    """These figures of every run, one run's below the other's with equal axes; whether any could be drawn."""
-    found = False
-    for build in builders:
-        held = equal_limits([build(run.data, focus) for run in runs])
-        if not any(held):
-            continue
-        found = True
-        for run, card in zip(runs, held, strict=True):
-            _one(run, card, focus, run.slug if len(runs) > 1 else "", _name(held))
-    return found
+    """These figures of every run; a click on a line or point picks its layer. Whether any could be drawn."""
+
+    def ready(card: FigureCard) -> FigureCard:
+        if card.id in OVER_LAYERS:
+            return with_layer(card, focus.layer)
+        return (clickable(card) or card) if card.id == _MATRIX else card
+
+    def clicked(card: FigureCard) -> Clicked | None:
+        by_layer = card.id in (*OVER_LAYERS, _MATRIX)
+        linked = by_layer or any("meta" in trace for trace in card.spec["data"])
+        return _clicked(card) if linked else None
+
+    made = [lambda data, build=build: build(data, focus) for build in builders]
+    return draw(runs, made, clicked, ready)
 
 
-def _name(held: Sequence[FigureCard | None]) -> str:
-    return next(card.id for card in held if card is not None)
-
-
-def _one(run: Shown, card: FigureCard | None, focus: Focus, named: str, what: str) -> None:
-    key = f"{what}-{run.slug}"
-    if card is None:
-        figures.show(None, key, "Not measured in this run (yet).", named)
-        return
-    if card.id in OVER_LAYERS:
-        card = with_layer(card, focus.layer)
-    if card.id == _MATRIX:
-        card = clickable(card) or card
-    linked = card.id in (*OVER_LAYERS, _MATRIX) or any("meta" in t for t in card.spec["data"])
-    room = figures.PAGE if figures.is_wide(card.spec) else figures.COLUMN
-    figures.show(card, key, "", named, _clicked(card) if linked else None, room)
-
-
-def _clicked(card: FigureCard) -> Callable[[Sequence[Any]], None]:
+def _clicked(card: FigureCard) -> Clicked:
     """What a click means: the layer of the line, or the layer at which a point lies; on nothing, none."""
     traces = card.spec["data"]
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from panels import figures
-from panels.limits import equal_limits
+from panels.drawing import draw, picked_by_point
 from panels.linked import squares
 from panels.state import Shown
 from probes.report.figures import FigureCard
@@ -118,28 +116,13 @@ def measure_asked(runs: Sequence[Shown]) -> str | None:
 
 
 def drawn(runs: Sequence[Shown], builders: Sequence[HeadFocused], focus: HeadFocus) -> bool:
-    """These figures of every run, one run's below the other's with equal axes; whether any could be drawn."""
-    found = False
-    for build in builders:
-        held = equal_limits([build(run.data, focus) for run in runs])
-        name = next((card.id for card in held if card is not None), None)
-        if name is None:
-            continue
-        found = True
-        for run, card in zip(runs, held, strict=True):
-            _one(run, card, run.slug if len(runs) > 1 else "", name)
-    return found
+    """These figures of every run; a click on a cell or dot picks its head. Whether any could be drawn."""
+    made = [lambda data, build=build: build(data, focus) for build in builders]
+    return draw(runs, made, lambda card: picked_by_point(card, "heads", _pick_head), clickable)
 
 
-def _one(run: Shown, card: FigureCard | None, named: str, what: str) -> None:
-    key = f"{what}-{run.slug}"
-    if card is None:
-        figures.show(None, key, "Not measured in this run (yet).", named)
-        return
-    card = clickable(card)
-    linked = any("heads" in (trace.get("meta") or {}) for trace in card.spec["data"])
-    room = figures.PAGE if figures.is_wide(card.spec) else figures.COLUMN
-    figures.show(card, key, "", named, _clicked(card) if linked else None, room)
+def _pick_head(head: Sequence[int] | None) -> None:
+    pick(None if head is None else head_name(*head))
 
 
 def clickable(card: FigureCard) -> FigureCard:
@@ -154,19 +137,3 @@ def clickable(card: FigureCard) -> FigureCard:
     return replace(
         card, drawn={"data": [quiet, over, *card.spec["data"][1:]], "layout": card.spec["layout"]}
     )
-
-
-def _clicked(card: FigureCard) -> Callable[[Sequence[Any]], None]:
-    """What a click means: the head of the cell or dot; on nothing, none."""
-    traces = card.spec["data"]
-
-    def clicked(points: Sequence[Any]) -> None:
-        if not points:
-            return pick(None)
-        at, index = points[0].get("curve_number"), points[0].get("point_index")
-        if not (isinstance(at, int) and at < len(traces) and isinstance(index, int)):
-            return None
-        heads = (traces[at].get("meta") or {}).get("heads", ())
-        return pick(head_name(*heads[index])) if index < len(heads) else None
-
-    return clicked

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import streamlit as st
 
-from panels import figures
-from panels.limits import equal_limits
+from panels.drawing import draw, picked_by_point
 from panels.state import Shown
 from probes.report.data import RunData
 from probes.report.figures import FigureCard
@@ -93,41 +91,6 @@ def _last(data: RunData) -> int:
 
 
 def drawn(runs: Sequence[Shown], builders: Sequence[Drawn], focus: SaeFocus) -> bool:
-    """These figures of every run, one run's below the other's with equal axes; whether any could be drawn."""
-    found = False
-    for build in builders:
-        held = equal_limits([build(run.data, focus) for run in runs])
-        name = next((card.id for card in held if card is not None), None)
-        if name is None:
-            continue
-        found = True
-        for run, card in zip(runs, held, strict=True):
-            _one(run, card, run.slug if len(runs) > 1 else "", name)
-    return found
-
-
-def _one(run: Shown, card: FigureCard | None, named: str, what: str) -> None:
-    key = f"{what}-{run.slug}"
-    if card is None:
-        figures.show(None, key, "Not measured in this run (yet).", named)
-        return
-    linked = any("features" in (trace.get("meta") or {}) for trace in card.spec["data"])
-    room = figures.PAGE if figures.is_wide(card.spec) else figures.COLUMN
-    figures.show(card, key, "", named, _clicked(card) if linked else None, room)
-
-
-def _clicked(card: FigureCard) -> Callable[[Sequence[Any]], None]:
-    """What a click means: the feature of the dot; on nothing, none."""
-    traces = card.spec["data"]
-
-    def clicked(points: Sequence[Any]) -> None:
-        if not points:
-            return pick(None)
-        at, index = points[0].get("curve_number"), points[0].get("point_index")
-        if not (isinstance(at, int) and at < len(traces) and isinstance(index, int)):
-            return None
-        features = (traces[at].get("meta") or {}).get("features", ())
-        found = features[index] if index < len(features) else None
-        return None if found is None else pick(found)
-
-    return clicked
+    """These figures of every run; a click on a feature's dot picks it. Whether any could be drawn."""
+    made = [lambda data, build=build: build(data, focus) for build in builders]
+    return draw(runs, made, lambda card: picked_by_point(card, "features", pick))
