@@ -30,8 +30,8 @@ from probes.analysis import (
     parse_numbers,
     require_options,
 )
-from probes.errors import InputError
-from probes.features.names import CONCEPTS, PARTS, SITES, SPARSE_DATA, TASKS, TEXTS
+from probes.errors import DoesNotApply, InputError
+from probes.features.names import CONCEPTS, PARTS, READERS, SITES, SPARSE_DATA, TASKS, TEXTS
 from probes.runs import Previous, Run
 
 _NOT_HERE = ("columns", "limit")  # of the options about labelled data
@@ -42,7 +42,7 @@ _DATA = (
 
 
 def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
-    """Fill an open run folder with the tables of every part that applies."""
+    """Fill an open run folder with the tables of every part that applies; an error where none does."""
     from probes.datasets import load_texts
     from probes.features import different_texts, study_autoencoders
 
@@ -56,7 +56,9 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     if "train" in plan.parts:
         different_texts(texts)
     model = open_model(run, options, progress)
-    study_autoencoders(model, texts, plan, run, progress, previous=Previous.of(run))
+    study = study_autoencoders(model, texts, plan, run, progress, previous=Previous.of(run))
+    if study.failure is not None:
+        raise DoesNotApply(study.failure)
 
 
 def names_of(text: str) -> list[str]:
@@ -113,12 +115,24 @@ def check(options: Mapping[str, Any]) -> None:
 
     plan = plan_of(options)
     require_options(options)
+    _check_parts(plan.parts)
     for name in names_of(options["data"]):
         require_dataset(name)
     if "concepts" in plan.parts:
         load_concepts(options["concepts"])
     if "csr" in plan.parts:
         require_dataset(options["sparse_data"])
+
+
+def _check_parts(parts: frozenset[str]) -> None:
+    """Refuse parts that read what no part leaves."""
+    needed = [("train", READERS), ("features", ("effects",))]
+    for first, readers in needed:
+        lacking = [name for name in readers if name in parts]
+        if lacking and first not in parts:
+            raise InputError(
+                f"--parts {','.join(n for n in PARTS if n in parts)}: {lacking[0]} needs {first}, add it"
+            )
 
 
 ANALYSIS = Analysis(
@@ -175,7 +189,8 @@ ANALYSIS = Analysis(
             "parts",
             str,
             "all",
-            f"What to do, separated by commas: {', '.join(PARTS)}; or all. All but csr and circuits need train.",
+            f"What to do, separated by commas: {', '.join(PARTS)}; or all. All but csr and circuits need train, "
+            "effects needs features.",
         ),
         Option(
             "concepts",
@@ -194,7 +209,7 @@ ANALYSIS = Analysis(
             f"Tasks whose heads are looked for by sparse codes, separated by commas: {', '.join(TASKS)}; all or none.",
         ),
         Option(
-            "seeds", int, 10, "Autoencoders, of different seeds, per circuit task.", low=2, high=200
+            "seeds", int, 10, "Autoencoders, of different seeds, per circuit task.", low=5, high=200
         ),
         Option(
             "sparse_data",

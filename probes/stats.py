@@ -63,6 +63,25 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
+def t_interval(values: Array, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean of independent values (n,); None for fewer than two.
+
+    For the few repetitions with seeds of their own: at 5, percentiles of resampled means hold the true one in 84 % of
+    cases where they promise 95 %.
+
+    >>> low, high = t_interval(np.array([1.0, 2, 3]))
+    >>> round(low, 3), round(high, 3)
+    (-0.484, 4.484)
+    """
+    n = len(values)
+    check_confidence(confidence)
+    if n < 2:
+        return None
+    reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * float(np.std(values, ddof=1))
+    middle = float(np.mean(values))
+    return middle - reach / n**0.5, middle + reach / n**0.5
+
+
 def check_confidence(confidence: float) -> float:
     """`confidence` itself if it lies strictly between 0 and 1."""
     if not 0 < confidence < 1:

@@ -15,7 +15,7 @@ from probes.exits.evidence import ratio
 from probes.exits.material import Material
 from probes.exits.resample import Resamples
 from probes.exits.retrieval import RetrievalTask
-from probes.exits.sparse_codes import fit_coders
+from probes.exits.sparse_codes import fit_coders, possible_actives
 from probes.linalg import check_matrix, normalise_rows
 from probes.stats import percentile_interval
 
@@ -54,7 +54,7 @@ class Way:
 def compare_csr(
     material: Material,
     embeddings: Array,
-    ks: Sequence[int] = (8, 16, 32, 64),
+    ks: Sequence[int] | None = None,
     *,
     draws: int = 1000,
     seed: int = 0,
@@ -65,10 +65,11 @@ def compare_csr(
     """Quality and time of sparse codes against Matryoshka truncation and PCA at equal active numbers and equal bytes.
 
     Parameters: `material` is a prepared dataset, `embeddings` (texts, d) the full model's, of its texts in their order.
-    Coders (unless given) and PCA are fitted to the rows that translators may use; examples outside the fit part are
-    judged. Of retrieval data the fit rows hold the whole corpus: codes keep less of documents that are added later
-    (figures at `probes.exits.sparse_codes.code_caveats`). `rounds` queries are timed one by one, the ways taking turns;
-    0 leaves time unmeasured, and so does data without documents.
+    `ks` are the active numbers; None: those of 8, 16, 32 and 64 that are below d. Coders (unless given) and PCA are
+    fitted to the rows that translators may use; examples outside the fit part are judged. Of retrieval data the fit
+    rows hold the whole corpus: codes keep less of documents that are added later (figures at
+    `probes.exits.sparse_codes.code_caveats`). `rounds` queries are timed one by one, the ways taking turns; 0 leaves
+    time unmeasured, and so does data without documents.
 
     Quality is the task's primary measure by cosine; intervals are percentile bootstraps over clusters of examples, one
     set of resamples for all. `share` is of the full embeddings. Bytes are those of the index, values in float32: 8 per
@@ -77,18 +78,21 @@ def compare_csr(
     choosing ten. Coding the query comes before it, and is one product of d × n_features whatever the corpus holds.
 
     Returns rows with dataset, coder, active, width, bytes, measure, value, low, high, share, n, seed, query_ms,
-    comparison, csr_k.
+    comparison, csr_k. Raises `InputError` for `ks` that make no code, and without `ks` `DoesNotApply` for embeddings of
+    8 numbers or fewer, and for fewer than 100 rows to fit to.
     """
     from probes.sae.inverted import InvertedIndex
 
     full = normalise_rows(check_matrix(embeddings, "embeddings").astype(np.float32))
     task = material.task
     sides = (full[task.documents], full[task.queries]) if isinstance(task, RetrievalTask) else None
-    made = coders or fit_coders(full, material.fit_rows, ks, seed, progress)
     d = full.shape[1]
+    if not coders:
+        chosen = possible_actives(d, len(material.fit_rows)) if ks is None else ks
+        coders = fit_coders(full, material.fit_rows, chosen, seed, progress)
     ways = [Way("full", full, d, FLOAT_BYTES * d, dense_search(sides, lambda x: x))]
     components = leading_components(full[material.fit_rows])
-    for k, coder in sorted(made.items()):
+    for k, coder in sorted(coders.items()):
         codes = coder.transform(full)
         index = InvertedIndex(codes[task.documents] if isinstance(task, RetrievalTask) else codes)
         size = index.bytes_per_text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.errors import InputError
+from probes.errors import DoesNotApply, InputError
 
 if TYPE_CHECKING:
     from probes.sae.csr import CSRCoder
@@ -18,6 +18,7 @@ IntArray = NDArray[np.integer[Any]]
 Progress = Callable[[int, int, str], None]
 
 FEWEST = 100  # texts below which a dictionary would only learn them by heart
+ACTIVES = (8, 16, 32, 64)  # active numbers that are tried where none are named
 
 
 def check_actives(ks: Iterable[int], width: int) -> None:
@@ -27,6 +28,26 @@ def check_actives(ks: Iterable[int], width: int) -> None:
             raise InputError(
                 f"sparse codes of {k} active numbers: 1 to {width - 1} make sense for embeddings of {width}"
             )
+
+
+def possible_actives(width: int, texts: int) -> tuple[int, ...]:
+    """Those of `ACTIVES` that make a code of embeddings of that width, where as many texts are there to fit to.
+
+    `DoesNotApply` where there is none, or where the texts are fewer than `FEWEST`.
+
+    >>> possible_actives(24, 500)
+    (8, 16)
+    """
+    if texts < FEWEST:
+        raise DoesNotApply(
+            f"{texts} texts are too few to fit sparse codes: at least {FEWEST} are needed"
+        )
+    found = tuple(k for k in ACTIVES if k < width)
+    if not found:
+        raise DoesNotApply(
+            f"embeddings of {width} numbers: sparse codes of {ACTIVES[0]} would save nothing"
+        )
+    return found
 
 
 def fit_coders(

@@ -10,6 +10,7 @@ from probes.datasets import load_dataset
 from probes.errors import DoesNotApply
 from probes.exits.compare_csr import compare_csr
 from probes.exits.material import builtin_texts, prepare
+from probes.exits.sparse_codes import ACTIVES, possible_actives
 
 if TYPE_CHECKING:
     from probes.features.study import Study
@@ -36,6 +37,13 @@ def csr(study: Study) -> None:
         progress=study.report("embedding texts"),
     )
     embeddings = model.embed(np.asarray(states["exit", model.n_layers]))
+    width = embeddings.shape[1]
+    if left := [k for k in ACTIVES if k not in possible_actives(width, len(material.fit_rows))]:
+        study.tell(
+            [
+                f"csr: codes of {', '.join(map(str, left))} active numbers need embeddings wider than {width}, left out"
+            ]
+        )
     study.write(
         "csr",
         compare_csr(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from probes.errors import DoesNotApply
 from probes.models.completions import require_language_model
 from probes.sae.circuit_outputs import circuit_task
-from probes.sae.circuits import CircuitSettings, discrete_circuit
+from probes.sae.circuits import CircuitSettings, discrete_circuit, pairs_needed
 
 if TYPE_CHECKING:
     from probes.features.study import Study
@@ -28,6 +28,10 @@ def circuits(study: Study) -> None:
     for name in plan.look.tasks:
         try:
             task = circuit_task(model, name, PAIRS, plan.seed)
+            if len(task) < (needed := pairs_needed(settings)):
+                raise DoesNotApply(
+                    f"{len(task)} pairs can be put to {model.name}, {needed} are needed"
+                )
             found = discrete_circuit(
                 model,
                 task,

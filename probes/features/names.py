@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 PARTS = ("train", "loss", "concepts", "features", "effects", "circuits", "csr")
+READERS = ("loss", "concepts", "features", "effects")  # parts that read what the part train leaves
 TASKS = ("ioi", "greater_than", "docstring")
 CONCEPTS = "cities,sentiment,tense,numbers"
 TEXTS = "docstrings,reference"  # built-in prose, about 250,000 tokens

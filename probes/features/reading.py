@@ -12,6 +12,7 @@ from probes.datasets.splits import components
 from probes.errors import DoesNotApply
 from probes.features.training import HELD_OUT, with_baselines
 from probes.models.completions import require_language_model
+from probes.sae.baselines import PCACoder
 from probes.sae.concepts import concepts_of_features, feature_concepts
 from probes.sae.effects import EffectOptions, feature_effects
 from probes.sae.examples import ExamplePlan
@@ -30,6 +31,10 @@ FEATURE_TEXTS = (
     1000  # read for examples: enough for features that are active once in ten thousand tokens
 )
 EFFECT_TEXTS = 300
+FEATURES_HALF, EFFECTS_HALF = (
+    0,
+    1,
+)  # effects are judged on texts that had no part in picking the features
 
 
 def loss(study: Study) -> None:
@@ -48,22 +53,30 @@ def loss(study: Study) -> None:
                     f"{place.variant if name == 'sae' else name} k={place.k}": coder
                     for name, coder in made.items()
                 }
-        study.add(
-            loss_recovered(
-                study.model,
-                coders,
-                texts,
-                study.plan.training.site,
-                number,
-                longest=study.material.longest[number],
-                max_length=study.length,
-                resamples=study.plan.draws,
-                seed=study.plan.seed,
-                progress=study.report("loss with reconstructed states"),
-                dataset="texts",
-                split=HELD_OUT,
-            )
+        found = loss_recovered(
+            study.model,
+            coders,
+            texts,
+            study.plan.training.site,
+            number,
+            longest=study.material.longest[number],
+            max_length=study.length,
+            resamples=study.plan.draws,
+            seed=study.plan.seed,
+            progress=study.report("loss with reconstructed states"),
+            dataset="texts",
+            split=HELD_OUT,
         )
+        study.add(found)
+        shares: Any = found[found["measure"] == "loss_recovered"]["value"]
+        if shares.isna().any():
+            study.tell(
+                [
+                    f"{study.places[0].letter}{number}: the mean in place of every state is not shown to cost the "
+                    "model anything, so there is no share of the loss to be recovered: give more --loss-texts, or "
+                    "other --layers"
+                ]
+            )
 
 
 def concepts(study: Study) -> None:
@@ -77,6 +90,7 @@ def concepts(study: Study) -> None:
         rows = study.material.rows(place.number, study.material.train)
         made = with_baselines(sae, rows, plan.seed)
         made["neurons"] = None  # every coordinate of the state, none left out
+        made["pca"] = PCACoder(rows.d).fit(rows)  # and every component, not the first k only
         for done, data in enumerate(sets):
             study.progress(done, len(sets), f"concepts: {data.name}")
             codes = text_codes(
@@ -140,7 +154,7 @@ def features(study: Study) -> None:
             material.chosen(material.train)[:FEATURE_TEXTS],
             place.site,
             place.number,
-            held_out=material.chosen(material.held_out),
+            held_out=_half(study, FEATURES_HALF),
             concepts=() if own is None else (own,),
             plan=ExamplePlan(seed=study.plan.seed),
             progress=study.report(f"reading features of {place.name}"),
@@ -168,7 +182,7 @@ def effects(study: Study) -> None:
         rows = feature_effects(
             study.model,
             sae,
-            _held_out(study, EFFECT_TEXTS),
+            _half(study, EFFECTS_HALF)[:EFFECT_TEXTS],
             place.site,
             place.number,
             chosen,
@@ -183,6 +197,11 @@ def effects(study: Study) -> None:
     if not found:
         raise DoesNotApply("no feature could be picked to be read, so that none was tried")
     study.write("sae_effects", pd.concat(found, ignore_index=True))
+
+
+def _half(study: Study, which: int) -> list[str]:
+    """One of two halves of the held-out texts: every other one."""
+    return study.material.chosen(study.material.held_out[which::2])
 
 
 def _held_out(study: Study, most: int) -> list[str]:

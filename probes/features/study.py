@@ -31,7 +31,7 @@ TABLES = {
 MEASURES_OF = {
     "train": ("explained_variance", "fvu", "l0", "dead_share", "norm_ratio"),
     "loss": ("cross_entropy", "loss_recovered"),
-    "circuits": ("circuit_auc",),
+    "circuits": ("circuit_auc", "circuit_auc_difference"),
 }
 _INTEGERS = (
     "layer", "block", "head", "k", "n_features", "steps", "step", "tokens", "features", "feature", "nearest", "shown",
@@ -138,6 +138,23 @@ class Study:
     def length(self) -> int:
         """Tokens of a text that are read."""
         return text_length(self.model, self.plan)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the study is none: the part train was asked for and could not be done, or no part could; else None."""
+        table: Any = self.tables.get("applies")
+        if table is None:
+            return None
+        reasons = {
+            str(row["part"]): str(row["reason"])
+            for row in table.to_dict("records")
+            if not row["applies"]
+        }
+        if "train" in reasons:
+            return f"no autoencoder was trained: {reasons['train']}"
+        if len(reasons) < len(table):
+            return None
+        return "nothing could be done: " + "; ".join(f"{n}: {why}" for n, why in reasons.items())
 
     @property
     def main(self) -> dict[Place, SparseAutoencoder]:

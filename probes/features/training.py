@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probes.files import make_dir, write_json
 from probes.sae.baselines import NeuronCoder, PCACoder, random_autoencoder
 from probes.sae.estimator import SparseAutoencoder
 from probes.sae.metrics import density_histogram, evaluate, measure, norm_ratio
@@ -20,25 +23,66 @@ if TYPE_CHECKING:
 
 HELD_OUT = "held out"
 TRAINING = "training"  # folder of checkpoints beside the autoencoders
+SECONDS = "seconds.json"
 CHECKPOINT_EVERY = 200  # steps
+CLOCK_EVERY = 2.0  # seconds
 
 
 def train(study: Study) -> None:
     """Tables sae_models, sae_history and sae_density, and how well each reconstructs what it was not trained on."""
-    began = time.monotonic()
-    rows = fit(study)
-    seconds = time.monotonic() - began
+    rows, seconds = fit(study)
     _keep(study)
     _tell(study)
     _describe(study, rows, seconds)
     _measure(study, rows)
 
 
-def fit(study: Study) -> dict[int, SelectedRows]:
-    """Train every autoencoder of the plan, or take it over from an earlier start of the run; the rows by layer."""
+class Clock:
+    """Seconds of training in all starts of a run: written down now and then in `folder`, beside the checkpoints."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._file = None if folder is None else folder / SECONDS
+        self._before, self._began = self._read(), time.monotonic()
+        self._written = self._began
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return self._before + time.monotonic() - self._began
+
+    def tick(self) -> None:
+        """Write the seconds down if the last time is long ago."""
+        now = time.monotonic()
+        if self._file is not None and now - self._written >= CLOCK_EVERY:
+            self._written = now
+            make_dir(self._file.parent)
+            write_json(self._file, {"seconds": self.seconds})
+
+    def _read(self) -> float:
+        if self._file is None or not self._file.is_file():
+            return 0.0
+        try:
+            found = float(json.loads(self._file.read_text(encoding="utf-8"))["seconds"])
+            return found if 0 <= found < float("inf") else 0.0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0  # a time, on which nothing else rests
+
+
+def fit(study: Study) -> tuple[dict[int, SelectedRows], float]:
+    """Train every autoencoder of the plan, or take it over from an earlier start of the run.
+
+    Returns the rows by layer, and the seconds that training took in all starts, for all autoencoders together.
+    """
     material, plan = study.material, study.plan
     rows = {n: material.rows(n, material.train) for n in study.numbers}
     d = next(iter(rows.values())).d
+    folder = None if plan.folder is None else plan.folder / TRAINING
+    clock, report = Clock(folder), study.report("training autoencoders")
+
+    def tell(done: int, total: int) -> None:
+        clock.tick()
+        report(done, total)
+
     study.saes = {
         place: plan.training.make(place.k, d, plan.seed, str(study.model.device))
         for place in study.places
@@ -47,11 +91,11 @@ def fit(study: Study) -> dict[int, SelectedRows]:
         {place.slug: sae for place, sae in study.saes.items()},
         rows,
         reads={place.slug: place.number for place in study.places},
-        checkpoint=None if plan.folder is None else plan.folder / TRAINING,
+        checkpoint=folder,
         every=CHECKPOINT_EVERY,
-        progress=study.report("training autoencoders"),
+        progress=tell,
     )
-    return rows
+    return rows, clock.seconds
 
 
 def _tell(study: Study) -> None:
@@ -101,10 +145,10 @@ def _describe(study: Study, rows: dict[int, Any], seconds: float) -> None:
                 "variant": place.variant,
                 "k": place.k,
                 "n_features": sae.n_features,
-                "target_l0": sae.target_l0,
+                "target_l0": float(sae.k if sae.target_l0 is None else sae.target_l0),
                 "steps": sae.n_steps_,
                 "tokens": rows[place.number].n,
-                "seconds": seconds,
+                "seconds": seconds / len(study.saes),  # they are trained in one pass
                 "norm_ratio": norm_ratio(rows[place.number]),
                 "main": place.main,
                 "folder": None if study.plan.folder is None else place.folder,

@@ -27,6 +27,7 @@ from probes.report.text import clean, count, interval, is_number, number, percen
 from probes.report.verdict import Verdict, conclusion, unfinished
 
 Row = dict[str, Any]
+MUST_BEAT = ("pca", "random", "neurons")  # what the headline sets beside the autoencoder
 NOT_MEASURED = "What the autoencoder keeps was not measured"
 
 
@@ -50,7 +51,7 @@ def main_coder(data: RunData) -> Coder | None:
 
 
 def headline(data: RunData) -> str:
-    """What share of variance and loss is kept with how many active features, against PCA and random weights."""
+    """What share of variance and loss is kept with how many active features, against what it must beat."""
     main = main_coder(data)
     if main is None:
         return NOT_MEASURED
@@ -85,20 +86,25 @@ def _size(coder: Coder, measure: str) -> str:
 
 
 def _against(data: RunData, main: Coder, measure: str) -> str:
-    """PCA and random weights beside the autoencoder, and whether they are shown to keep less."""
+    """PCA, random weights and neurons beside the autoencoder: whether they keep less, more, or cannot be told apart."""
     parts: list[str] = []
+    more: list[str] = []
     unsure: list[str] = []
-    for kind in ("pca", "random"):
+    own = main.numbers[measure]
+    for kind in MUST_BEAT:
         other = beside(data, main, kind)
         if other is None or other.value(measure) is None:
             continue
         parts.append(f"{said(kind)} {percent(other.value(measure))}")
-        if not clearly_above(main.numbers[measure], other.numbers[measure]):
+        if clearly_above(other.numbers[measure], own):
+            more.append(said(kind))
+        elif not clearly_above(own, other.numbers[measure]):
             unsure.append(said(kind))
     if not parts:
         return " (no baseline was measured)"
+    less = f"; less than {listed(more)}" if more else ""
     doubt = f"; not shown to be more than {listed(unsure)}" if unsure else ""
-    return f" ({', '.join(parts)}{doubt})"
+    return f" ({', '.join(parts)}{less}{doubt})"
 
 
 def clearly_above(row: Row, other: Row) -> bool:
@@ -118,7 +124,15 @@ def _loss(data: RunData) -> str:
                             ("mean", "with the mean state"), ("zero", "with none"))
         if (c := ends.get(name)) is not None and c.value("cross_entropy") is not None
     ]  # fmt: skip
-    return f"Loss in nats per token: {', '.join(parts)}." if len(parts) > 1 else ""
+    if len(parts) < 2:
+        return ""
+    costless = main.value("loss_recovered") is None and "mean" in ends
+    why = (
+        ". The mean in place of every state is not shown to cost anything, so that there is no share to be kept"
+        if costless
+        else ""
+    )
+    return f"Loss in nats per token: {', '.join(parts)}{why}."
 
 
 def _all_at(data: RunData, main: Coder) -> list[Coder]:
@@ -133,7 +147,7 @@ def _other_baselines(data: RunData) -> str:
     parts = [
         f"{said(kind)} {percent(other.value('explained_variance'))}"
         for kind in BASELINES
-        if kind not in ("pca", "random")
+        if kind not in MUST_BEAT
         and (other := beside(data, main, kind)) is not None
         and other.value("explained_variance") is not None
     ]

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from probes.errors import DoesNotApply, EstimatorInputError, InputError
+from probes.errors import DoesNotApply, EstimatorInputError, InputError, unknown_name
 from probes.heads.circuits import Draws, Effects, list_patches, patch_activations
-from probes.registry import Measure, register_measure
-from probes.sae.circuit_outputs import HeadOutputs, head_outputs
+from probes.sae.circuit_outputs import POSITIONS, HeadOutputs, head_outputs
+from probes.sae.circuit_summary import METHODS, Rows, summarise
 from probes.stats import ranks
 
 if TYPE_CHECKING:
@@ -30,25 +30,8 @@ Array = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
 Truths = NDArray[np.bool_]
 Report = Callable[[int, int], None]
-Rows = list[dict[str, Any]]
 
-METHODS = ("sae", "random", "clusters", "mean difference")
 FEWEST_SCORED = 8  # pairs apart from those that are patched
-
-CIRCUIT_AUC = register_measure(
-    Measure(
-        "circuit_auc",
-        "Heads of the circuit found",
-        "",
-        0.0,
-        1.0,
-        "up",
-        "ROC AUC of a head's (or edge's) score for the heads (or edges between such heads) that activation patching "
-        "shows to matter; 0.5 is chance.",
-        "O'Neill & Bui 2024 (arXiv 2405.12522)",
-        0.5,
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -56,7 +39,8 @@ class CircuitSettings:
     """How circuits are looked for.
 
     Attributes:
-        fit_pairs: pairs whose head outputs the autoencoder is trained on, as few as in the paper.
+        fit_pairs: pairs whose head outputs the autoencoder is trained on, as few as in the paper; at most half of
+            those that are not patched.
         n_features, k, steps: of the autoencoder ("topk") and of its baselines.
         seeds: how often: each has weights of its own and a random half of the pairs.
         patched: pairs for activation patching, which are used for nothing else.
@@ -97,7 +81,8 @@ def discrete_circuit(
     has an interval, for all heads at once, apart from 0 and is `least` or more in size. An edge is a pair of heads, the
     first in an earlier block, and in the circuit if both are. On the other pairs scores are taken: each of `seeds`
     seeds draws half of them, trains on `fit_pairs` of those, and scores on all of that half. Intervals of the mean AUC
-    are over seeds, so they hold for these pairs and this model.
+    are Student's over seeds, so they hold for these pairs and this model; there is none for one seed. The measure
+    `circuit_auc_difference` is the autoencoder's AUC less that of the baseline that the variant names, paired by seed.
 
     Scores of "random" and "clusters" come from codes of random directions and of k-means; of "mean difference" from the
     length of the difference between positive and negative mean outputs, for an edge of both ends together.
@@ -133,19 +118,31 @@ def discrete_circuit(
         {"task": task.name, **row, **{m.replace(" ", "_"): float(sums[m][i]) for m in METHODS}}
         for i, row in enumerate(truth)
     ]
-    return DiscreteCircuit(scores, heads, _summary(task.name, scores, seed))
+    return DiscreteCircuit(scores, heads, summarise(task.name, scores, seed))
 
 
 def _check(chosen: CircuitSettings, pairs: int) -> None:
     for name in ("fit_pairs", "n_features", "k", "steps", "seeds", "patched"):
         if getattr(chosen, name) < 1:
             raise EstimatorInputError(f"{name} is {getattr(chosen, name)}: 1 or more is needed")
+    if chosen.positions not in POSITIONS:
+        raise unknown_name("positions", chosen.positions, POSITIONS)
     if not 0 < chosen.least < 1:
         raise InputError(f"least is {chosen.least}: a share between 0 and 1 is needed")
-    if pairs < chosen.patched + FEWEST_SCORED:
+    if pairs < (needed := pairs_needed(chosen)):
         raise InputError(
-            f"{pairs} pairs: {chosen.patched} for patching and at least {FEWEST_SCORED} others are needed"
+            f"{pairs} pairs: {chosen.patched} for patching and at least {needed - chosen.patched} others are needed, "
+            f"to fit to {chosen.fit_pairs} of each seed's half"
         )
+
+
+def pairs_needed(settings: CircuitSettings) -> int:
+    """Pairs that a task must have.
+
+    >>> pairs_needed(CircuitSettings())
+    40
+    """
+    return settings.patched + max(FEWEST_SCORED, 2 * settings.fit_pairs)
 
 
 def patched_heads(model: Model, task: Task, least: float, seed: int = 0) -> Rows:
@@ -250,18 +247,3 @@ def roc_auc(score: Array, inside: Truths) -> float:
     """
     ahead = ranks(score)[inside].sum() - inside.sum() * (inside.sum() + 1) / 2
     return float(ahead / (inside.sum() * (~inside).sum()))
-
-
-def _summary(task: str, scores: Rows, seed: int) -> Rows:
-    found: Rows = []
-    for level, more in (("node", ""), ("edge", " edges")):
-        for method in METHODS:
-            own = [
-                row["auc"] for row in scores if row["level"] == level and row["method"] == method
-            ]
-            if own:
-                (row,) = Draws.make(len(own), 2000, seed).mean(np.array(own)[:, None])
-                found.append(
-                    {"measure": "circuit_auc", "dataset": task, "variant": method + more, **row}
-                )
-    return found

@@ -77,7 +77,7 @@ def read_config(folder: Path) -> Config:
         k = given.get("k", k) if isinstance(given, dict) else k
     elif activation != "relu":
         raise InputError(f"{path}: activation function {activation!r}: relu and topk can be read")
-    if architecture not in VARIANT_OF:
+    if not isinstance(architecture, str) or architecture not in VARIANT_OF:
         raise unknown_name("architecture", str(architecture), VARIANT_OF, f"It stands in {path}.")
     metadata = raw.get("metadata")
     ranked = architecture in _RANKED

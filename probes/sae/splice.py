@@ -56,7 +56,8 @@ register_measure(
         None,
         None,
         "up",
-        "Share of what the model's own states spare in loss over their mean that a reconstruction keeps; 1: all of it.",
+        "Share of what the model's own states spare in loss over their mean that a reconstruction keeps; 1: all of it. "
+        "No value where the mean state is not shown to cost anything.",
         _PAPER,
         0.0,
     )
@@ -133,9 +134,11 @@ def loss_recovered(
 
     Returns tidy rows. `cross_entropy` in nats per token, variants "clean", each coder, "mean" and "zero" (every edited
     state replaced by the mean, or by zeros); `loss_recovered` of each coder: 1 where nothing is lost, 0 where the
-    reconstruction serves no better than the mean, negative where it serves worse. It has no value where the mean costs
-    nothing. Intervals are percentiles over resampled texts, the same for all rows; n is the number of predicted tokens:
-    all but each text's first and what the tokenizer adds. Passes under coders begin at the layer.
+    reconstruction serves no better than the mean, negative where it serves worse. It has no value where the cost of the
+    mean, CE_mean − CE_clean, is not shown to be above 0 (lower end of its interval; the cost itself where texts are too
+    few for one): a share of what may be nothing is no number. Intervals are percentiles over resampled texts, the same
+    for all rows; n is the number of predicted tokens: all but each text's first and what the tokenizer adds. Passes
+    under coders begin at the layer.
 
     Raises `DoesNotApply` for models without a language-model head, for `exit` and for missing places; `DataError` where
     no token can be predicted; `InputError` for coders that are called as one of the references.
@@ -270,10 +273,12 @@ def _rows(
         row = {"measure": "cross_entropy", "variant": name, "value": value[name]}
         rows.append({**row, **bounds(drawn[name]), **shared})
     lost, lost_drawn = value["mean"] - value["clean"], drawn["mean"] - drawn["clean"]
+    least = bounds(lost_drawn)["low"]
+    costs = lost > 0 and (least is None or least > 0)
     safe = np.where(lost_drawn > 0, lost_drawn, np.nan)  # one such resample, and there is no bound
     for name in coders:
-        kept_share = (value["mean"] - value[name]) / lost if lost > 0 else None
+        kept_share = (value["mean"] - value[name]) / lost if costs else None
         row = {"measure": "loss_recovered", "variant": name, "value": kept_share}
-        ends = bounds((drawn["mean"] - drawn[name]) / safe) if lost > 0 else {}
+        ends = bounds((drawn["mean"] - drawn[name]) / safe) if costs else {}
         rows.append({**row, **ends, **shared})
     return rows

@@ -24,10 +24,11 @@ from probes.report.theme import DIFFERENCE, MAGNITUDE
 
 AUC_HOW = (
     "Which heads carry a task, read off the codes of an autoencoder over the outputs of heads: a head scores by how "
-    "many codes only the task’s own prompts use. Area under the ROC curve against the heads that activation "
-    "patching finds on the same model; 0.5 (dotted) is a guess. Small dots are seeds, the large mark is their mean "
-    "with a 95 % interval. Beside it: the same with random weights, with k-means in place of the autoencoder, and "
-    "the plain difference of means. Right of the gap: pairs of heads."
+    "many codes only the task’s own prompts use. Area under the ROC curve against the heads that activation patching "
+    "finds on the same model; 0.5 (dotted) is a guess. Small dots are seeds, the large mark is their mean with a 95 % "
+    "interval (Student’s, over seeds; differences, at the marks, are paired by seed). Beside it: the same with random "
+    "weights, with k-means in place of the autoencoder, and the plain difference of means. Right of the gap: pairs of "
+    "heads."
 )
 METHODS = ("sae", "random", "clusters", "mean difference")
 _EDGES = " edges"
@@ -42,16 +43,23 @@ def auc_rows(data: RunData, task: str | None = None) -> list[dict[str, Any]]:
     return [row for row in rows if task in (None, row["dataset"])]
 
 
+def difference_rows(data: RunData) -> list[dict[str, Any]]:
+    """The autoencoder's ROC AUC less that of each baseline, by task, with its interval over paired seeds."""
+    return records(numbers_of(data, "circuit_auc_difference", "")) if is_sae(data) else []
+
+
 def circuit_auc(data: RunData, focus: SaeFocus | None = None) -> FigureCard | None:
     """ROC AUC by method, a panel per task; None when not measured."""
     frame = held(data, "sae_circuits")
-    means = auc_rows(data)
+    means, differences = auc_rows(data), difference_rows(data)
     if frame is None and not means:
         return None
-    return data.once("sae-circuits", lambda: _auc_card(frame, means))
+    return data.once("sae-circuits", lambda: _auc_card(frame, means, differences))
 
 
-def _auc_card(frame: pd.DataFrame | None, means: list[dict[str, Any]]) -> FigureCard:
+def _auc_card(
+    frame: pd.DataFrame | None, means: list[dict[str, Any]], differences: list[dict[str, Any]]
+) -> FigureCard:
     seeds = [] if frame is None else records(frame)
     for row in seeds:
         row["variant"] = row["method"] + (_EDGES if row["level"] == "edge" else "")
@@ -63,9 +71,10 @@ def _auc_card(frame: pd.DataFrame | None, means: list[dict[str, Any]]) -> Figure
     panels: list[Panel] = []
     told: list[str] = []
     for task in tasks:
+        beyond = {row["variant"]: row for row in differences if row["dataset"] == task}
         traces = [
             *_seeds([row for row in seeds if row["dataset"] == task], place),
-            *_means([row for row in means if row["dataset"] == task], place),
+            *_means([row for row in means if row["dataset"] == task], place, beyond),
         ]
         panels.append(Panel(label(task_words(task), 30), traces, [across(0.5, ZERO)]))
         parts = [
@@ -134,7 +143,9 @@ def _seeds(rows: list[dict[str, Any]], place: dict[str, float]) -> list[Spec]:
     }]  # fmt: skip
 
 
-def _means(rows: list[dict[str, Any]], place: dict[str, float]) -> list[Spec]:
+def _means(
+    rows: list[dict[str, Any]], place: dict[str, float], beyond: dict[str, dict[str, Any]]
+) -> list[Spec]:
     if not rows:
         return []
     value, low, high = (np.array([row[k] for row in rows]) for k in ("value", "low", "high"))
@@ -149,11 +160,19 @@ def _means(rows: list[dict[str, Any]], place: dict[str, float]) -> list[Spec]:
         "error_y": {**whiskers(value, low, high), "thickness": 2},
         "customdata": [
             f"<b>{label(_words(row['variant']), 40)}</b><br>{number(v)} {interval(a, b)}<br>{count(row['n'])} seeds"
+            + _beyond(beyond.get(row["variant"]))
             for row, v, a, b in zip(rows, value, low, high, strict=True)
         ],
         "hovertemplate": "%{customdata}<extra></extra>",
         "showlegend": False,
     }]  # fmt: skip
+
+
+def _beyond(row: dict[str, Any] | None) -> str:
+    """A line of the label of a baseline: how far the autoencoder lies above it."""
+    if row is None:
+        return ""
+    return f"<br>autoencoder less this: {number(row['value'], 2)} {interval(row['low'], row['high'], 2)}".rstrip()
 
 
 MAP_HOW = (
