@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from probes.analysis.declare import Analysis, Progress
-from probes.errors import RunError
+from probes.errors import FathometerError, RunError
 from probes.files import runs_dir
 from probes.report import build_report
 from probes.runs import Run, RunView
@@ -102,6 +102,10 @@ def execute(
             analysis.run(run, options, tell)
             tell(0, None, "writing the report")
             build_report(run.path)
+    except FathometerError:
+        if RunView(run.path).tables():
+            build_report(run.path)  # what had been found, and why there is no more
+        raise
     except (KeyboardInterrupt, SystemExit):
         if progress is not None:
             progress(0, None, f"{NOTE}stopped; continue with: {resume_command(run.path)}")

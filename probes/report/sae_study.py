@@ -10,7 +10,7 @@ import numpy as np
 from probes.report.collapse_study import ordered, records
 from probes.report.data import RunData
 from probes.report.figures.circuit_tasks import task_words
-from probes.report.figures.sae_circuits import auc_rows
+from probes.report.figures.sae_circuits import auc_rows, difference_rows
 from probes.report.figures.sae_concepts import concept_key, concept_title
 from probes.report.figures.sae_effects import differs, measure_words
 from probes.report.figures.sae_effects import effects as effect_groups
@@ -66,9 +66,8 @@ def concepts(data: RunData) -> str:
         else ""
     )
     beats = f" lies clearly above {', '.join(parts)}" if parts else " has no baseline beside it"
-    return (
-        f"Of {count(len(known))} concepts, the best single feature{beats}{dense} ({named} AUROC)."
-    )
+    of = f"Of {count(len(known))} {'concept' if len(known) == 1 else 'concepts'}"
+    return f"{of}, the best single feature{beats}{dense} ({named} AUROC)."
 
 
 def _above(row: Row, other: Row) -> bool:
@@ -127,6 +126,7 @@ def circuits(data: RunData) -> str:
     by_task: dict[str, dict[str, Row]] = {}
     for row in rows:
         by_task.setdefault(row["dataset"], {})[row["variant"]] = row
+    paired = {(row["dataset"], row["variant"]): row for row in difference_rows(data)}
     told: list[str] = []
     for task, methods in by_task.items():
         own = methods.pop("sae", None)
@@ -136,17 +136,20 @@ def circuits(data: RunData) -> str:
         best = max(methods.values(), key=lambda row: row["value"], default=None)
         other = ""
         if best is not None:
-            verb = (
-                "above"
-                if _above(own, best)
-                else "below"
-                if _above(best, own)
-                else "not shown to differ from"
-            )
+            verb = _side(paired.get((task, best["variant"])))
             other = f", {verb} {said(best['variant'])} ({number(best['value'], 2)})"
         told.append(f"{task_words(task)} {span}{other}")
     what = "Codes of heads find the heads that patching finds with ROC AUC"
     return f"{what} {'; '.join(told)}." if told else ""
+
+
+def _side(difference: Row | None) -> str:
+    """Where a number lies beside another, by the interval of their difference, paired by seed."""
+    if difference is None or not (is_number(difference["low"]) and is_number(difference["high"])):
+        return "not shown to differ from"
+    if difference["low"] > 0:
+        return "above"
+    return "below" if difference["high"] < 0 else "not shown to differ from"
 
 
 def codes(data: RunData) -> str:
