@@ -42,7 +42,7 @@ def ablate_feature(
     ...         return model.hf_model(**inputs).logits
     """
     coder = LiveAutoencoder.of(sae, model.device)
-    direction = coder.weights["decoder"][check_feature(sae, feature)]
+    direction = coder.direction(check_feature(sae, feature))
 
     @torch.no_grad()
     def change(states: Tensor) -> Tensor:
@@ -78,7 +78,8 @@ def steer_feature(
     if not np.isfinite(strength):
         raise InputError(f"strength is {strength}: a finite number is needed")
     row = np.array(sae.decoder_[check_feature(sae, feature)], np.float32)
-    shift = float(strength) * torch.from_numpy(row).to(model.device)
+    unit = row / max(float(np.linalg.norm(row)), 1e-30)  # rows of files may have any length
+    shift = float(strength) * torch.from_numpy(unit).to(model.device)
     with edit_tokens(model, site, layer, lambda states: states + shift, keep_first):
         yield
 

@@ -41,6 +41,7 @@ class LiveAutoencoder:
             weights[name] = torch.from_numpy(np.array(getattr(sae, f"{name}_"), np.float32)).to(
                 device
             )
+        weights["lengths"] = torch.linalg.vector_norm(weights["decoder"], dim=1)  # of rows
         return cls(sae.variant, int(sae.k), weights)
 
     @property
@@ -64,8 +65,13 @@ class LiveAutoencoder:
         scaled = decode(self.codes(x), w["decoder"]) + w["decoder_bias"]
         return scaled / w["scale"] + w["mean"]
 
+    def direction(self, feature: int) -> Tensor:
+        """The decoder row of a feature, (d,), of length 1 whatever length it has in its file; zeros stay zeros."""
+        row: Tensor = self.weights["decoder"][feature]
+        return row / self.weights["lengths"][feature].clamp_min(1e-30)
+
     def activations(self, x: Tensor, features: Sequence[int]) -> Tensor:
-        """How much of each of `features` is in each state: lengths in state units (n, features), along unit rows."""
+        """What each of `features` adds to states x (n, d): (n, features), lengths in state units along `direction`."""
         return self.lengths(self.codes(x), features)
 
     def lengths(self, codes: Codes, features: Sequence[int]) -> Tensor:
@@ -74,7 +80,8 @@ class LiveAutoencoder:
         place[list(features)] = torch.arange(len(features), device=codes.cols.device)
         wanted = place[codes.cols] >= 0
         found = codes.values.new_zeros(codes.n_rows, len(features))
-        values = codes.values[wanted] / self.weights["scale"]
+        sizes = self.weights["lengths"][codes.cols[wanted]] / self.weights["scale"]
+        values = codes.values[wanted] * sizes
         return found.index_put((codes.rows[wanted], place[codes.cols[wanted]]), values)
 
 

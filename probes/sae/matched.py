@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probes.capture.observe import Reading
 from probes.capture.progress import Report
-from probes.errors import DataError, InputError
+from probes.errors import DataError, DoesNotApply
 from probes.sae.estimator import SparseAutoencoder
 from probes.sae.live import LiveAutoencoder
 from probes.sae.splice import Where
@@ -40,6 +40,7 @@ def feature_activity(
     """Read all texts up to `place`; first tokens that are left as they are do not count. `DataError` without tokens."""
     coder = LiveAutoencoder.of(sae, place.model.device)
     active, total = np.zeros(coder.n_features), np.zeros(coder.n_features)
+    lengths = coder.weights["lengths"].double().cpu().numpy() / sae.scale_  # of a code of 1
     tokens = 0
 
     @torch.no_grad()
@@ -48,7 +49,7 @@ def feature_activity(
         codes = coder.codes(torch.from_numpy(batch.states).to(place.model.device))
         cols, values = codes.cols.cpu().numpy(), codes.values.double().cpu().numpy()
         active[:] += np.bincount(cols[values != 0], minlength=len(active))
-        total[:] += np.bincount(cols, np.abs(values), len(total)) / sae.scale_
+        total[:] += np.bincount(cols, np.abs(values), len(total)) * lengths
         tokens += len(batch.states)
 
     place.reader(reading).run(each, progress)
@@ -60,11 +61,11 @@ def feature_activity(
 def matched_features(
     activity: Activity, decoder: Array, feature: int, draws: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """`draws` different random features like `feature`: (draws,).
+    """At most `draws` different random features like `feature`: (draws,), fewer where no more are to be had.
 
     They are drawn from the 20 living ones whose density and mean activation are nearest to the feature's, as distances
     of logarithms; those whose directions have a cosine above 0.5 with it, either sign, are left out as its copies.
-    `InputError` where fewer than `draws` others are alive.
+    `DoesNotApply` where fewer than two others are left: what one random feature does tells nothing of the others.
 
     >>> activity = Activity(np.asarray([0.1, 0.1, 0.0, 0.2]), np.asarray([1.0, 1.1, 0.0, 9.0]), 10)
     >>> sorted(matched_features(activity, np.eye(4), 0, 2, np.random.default_rng(0)).tolist())
@@ -74,12 +75,12 @@ def matched_features(
     unit = decoder / np.maximum(np.linalg.norm(decoder, axis=1, keepdims=True), 1e-30)
     others = np.flatnonzero(alive & (np.abs(unit @ unit[feature]) <= COPY))
     others = others[others != feature]
-    if len(others) < draws:
-        raise InputError(
-            f"{draws} random features are needed as controls of feature {feature}, only {len(others)} are alive and "
-            "unlike it: give more texts or ask for fewer controls"
+    if len(others) < 2:
+        raise DoesNotApply(
+            f"feature {feature} has no controls: at least 2 other features that are active in these texts and unlike "
+            f"it are needed, there {'is' if len(others) == 1 else 'are'} {len(others)}"
         )
     place = np.stack([np.log(np.maximum(one, 1e-30)) for one in (activity.density, activity.mean_active)])  # fmt: skip
     distance = np.linalg.norm(place[:, others] - place[:, [feature]], axis=0)
     near = others[np.argsort(distance, kind="stable")[: max(NEAREST, draws)]]
-    return rng.choice(near, size=draws, replace=False)
+    return rng.choice(near, size=min(draws, len(near)), replace=False)

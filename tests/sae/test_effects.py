@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.stats
 import torch
 import zoo
 
@@ -14,7 +17,8 @@ from probes import capture
 from probes.capture.observe import Reading
 from probes.erasure import steer
 from probes.errors import DoesNotApply, InputError
-from probes.sae import SparseAutoencoder
+from probes.sae import SparseAutoencoder, random_autoencoder
+from probes.sae.effect_trials import compared
 from probes.sae.effects import (
     COLUMNS,
     EffectOptions,
@@ -22,6 +26,7 @@ from probes.sae.effects import (
     feature_effects,
     steer_feature,
 )
+from probes.sae.logit_weights import logit_weights
 from probes.sae.matched import Activity, feature_activity, matched_features
 from probes.sae.splice import Where
 
@@ -29,6 +34,13 @@ TEXTS = zoo.texts(40, seed=2)
 D, M = 32, 48
 GOLD = zoo.tokenizer("decoder").convert_tokens_to_ids("gold")
 SCALE = 0.5
+
+
+def copied(sae: SparseAutoencoder) -> SparseAutoencoder:
+    made = SparseAutoencoder(M, 4, "l1", device="cpu")
+    for name, value in vars(sae).items():
+        setattr(made, name, value)
+    return made
 
 
 @functools.cache
@@ -166,11 +178,13 @@ def test_generation_is_steered_token_by_token() -> None:
 
 
 def options(**given: Any) -> EffectOptions:
-    return EffectOptions(**{"steer_texts": 100, "controls": 2, **given})
+    return EffectOptions(**{"steer_texts": 100, **given})
 
 
-def brute_force(feature: int, layer: int, strength: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Per token the change after ablating (None) or steering, text by text, and the text of each; control excluded."""
+def brute_force(
+    feature: int, layer: int, strength: float | None, tokens: Sequence[int] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per token the change after ablating (None) or steering, judged by `tokens`, and the text of each."""
     model, sae = tiny(), planted(layer)
     changes, owner = [], []
     for number, text in enumerate(TEXTS):
@@ -193,7 +207,7 @@ def brute_force(feature: int, layer: int, strength: float | None) -> tuple[np.nd
                     changes.append(float(both[0] - both[1]))
                     owner.append(number)
             else:
-                both = [one[at, [GOLD, 9]].mean() - one[at].mean() for one in (edited, plain)]
+                both = [one[at, list(tokens)].mean() - one[at].mean() for one in (edited, plain)]
                 changes.append(float(both[0] - both[1]))
                 owner.append(number)
     return np.asarray(changes), np.asarray(owner)
@@ -217,13 +231,11 @@ def test_effects_are_those_of_whole_passes_text_by_text(batch_tokens: int) -> No
     means = np.asarray([changes[owner == i].mean() for i in np.unique(owner)])
     sizes = np.asarray([(owner == i).sum() for i in np.unique(owner)])
     shares = sizes * (means - changes.mean()) / len(changes)  # a t interval over texts, by hand
-    from scipy import stats
-
     g = len(sizes)
-    half = stats.t.ppf(0.975, g - 1) * np.sqrt(g / (g - 1) * np.square(shares).sum())
+    half = scipy.stats.t.ppf(0.975, g - 1) * np.sqrt(g / (g - 1) * np.square(shares).sum())
     assert ablate.high - ablate.value == pytest.approx(half, rel=1e-3)
     length = 2.0 * activity.mean_active[feature]
-    changes, _ = brute_force(feature, 2, length)
+    changes, _ = brute_force(feature, 2, length, [GOLD, 9])
     assert steered.value == pytest.approx(changes.mean(), abs=1e-5)
     assert steered.n == len(changes)
     assert steered.strength == 2
@@ -248,29 +260,143 @@ def test_a_planted_feature_promotes_its_token_and_its_controls_do_not() -> None:
         assert (mine.value < own.value.to_numpy() / 2).all()
 
 
-def test_the_promoted_tokens_are_those_that_the_decoder_row_points_at() -> None:
-    model, sae = tiny(), planted()
+@pytest.mark.parametrize("given", [None, {7: [GOLD, 9, 11]}])
+def test_each_control_is_judged_by_its_own_promoted_tokens(given: Any) -> None:
+    model, sae = tiny(), planted(2)
     table = feature_effects(
-        model, sae, TEXTS, "resid_post", 3, [7, 8], modes=("steer",), options=options(seed=3)
+        model, sae, TEXTS, "resid_post", 2, [7], modes=("steer",), promoted=given,
+        options=options(controls=3, seed=3),
+    )  # fmt: skip
+    (row,) = table.itertuples()
+    assert (row.controls, row.why) == (3, pd.NA)
+    activity = feature_activity(
+        Where(model, "resid_post", 2), sae, Reading.of(model, TEXTS, special_tokens=False)
     )
-    assert (table.value > 0.1).all()  # by construction the directions' own tokens
-    assert (table.difference > 0).all()
+    controls = matched_features(activity, sae.decoder_, 7, 3, np.random.default_rng((3, 6, 7)))
+    own = given[7] if given else logit_weights(model, sae.decoder_[[7]], "resid_post", 2).up[0]
+    up = logit_weights(model, sae.decoder_[controls], "resid_post", 2, len(own)).up
+    length = 2.0 * float(activity.mean_active[7])
+    assert row.value == pytest.approx(brute_force(7, 2, length, own)[0].mean(), abs=1e-5)
+    found = [
+        brute_force(int(c), 2, length, tokens)[0].mean()
+        for c, tokens in zip(controls, up, strict=True)
+    ]
+    assert row.control_value == pytest.approx(np.mean(found), abs=1e-5)
+    half = scipy.stats.t.ppf(0.975, 2) * np.std(found, ddof=1) * np.sqrt(4 / 3)
+    assert row.control_high - row.control_value == pytest.approx(half, rel=1e-3)
+    assert row.difference_high - row.difference >= half * 0.999
     again = feature_effects(
-        model, sae, TEXTS, "resid_post", 3, [7, 8], modes=("steer",), options=options(seed=3)
-    )
+        model, sae, TEXTS, "resid_post", 2, [7], modes=("steer",), promoted=given,
+        options=options(controls=3, seed=3),
+    )  # fmt: skip
     assert again.equals(table)
+
+
+def test_a_feature_without_others_like_it_has_a_null_control_and_its_reason() -> None:
+    model = tiny()
+    for alive, controls in ((1, 0), (2, 0), (3, 2), (4, 3)):
+        sae = copied(planted())
+        sae.threshold_ = np.full(M, 1e6, np.float32)
+        sae.threshold_[7 : 7 + alive] = 0
+        table = feature_effects(
+            model, sae, TEXTS, "resid_post", 3, [7], options=options(controls=3)
+        )
+        assert table.value.notna().all()
+        assert table.low.notna().all()
+        assert table.controls.tolist() == [controls, controls]
+        for name in ("control_value", "difference", "difference_low", "control_high"):
+            assert table[name].isna().all() == (controls == 0)
+        if controls == 0:
+            assert table.why.str.contains("at least 2 other features").all()
+
+
+def test_changes_of_one_of_many_alike_are_found_different_in_one_of_twenty() -> None:
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(12), 3)
+    for spread, noise in ((1.0, 0.01), (1.0, 1.0), (0.0, 1.0)):  # of directions, of texts
+        found = 0
+        for _ in range(600):
+            texts = noise * rng.normal(size=(6, 12))[:, owner]
+            row = compared(spread * rng.normal(size=(6, 1)) + texts, owner)
+            found += row["difference_low"] > 0 or row["difference_high"] < 0
+        assert 0.01 < found / 600 < 0.08, (spread, noise)
+    apart = compared(np.concatenate([[[9.0] * 36], rng.normal(size=(5, 36))]), owner)
+    assert apart["difference_low"] > 0
+    few = compared(rng.normal(size=(6, 4)), np.repeat([0, 1], 2))  # two texts: no interval
+    assert "difference_low" not in few
+    assert few["difference"] == pytest.approx(few["value"] - few["control_value"])
+
+
+@pytest.mark.parametrize("site_layer", [2, 3])
+def test_rows_of_any_length_are_the_same_features(site_layer: int) -> None:
+    """Files of other tools have them: codes are larger where rows are shorter."""
+    model, unit = tiny(), planted(site_layer)
+    sae = copied(unit)
+    sizes = np.geomspace(0.1, 10, M).astype(np.float32)
+    sizes = sizes[np.random.default_rng(1).permutation(M)]
+    sae.decoder_ = unit.decoder_ * sizes[:, None]
+    sae.encoder_ = unit.encoder_ / sizes[:, None]
+    sae.encoder_bias_ = unit.encoder_bias_ / sizes
+    X = capture(model, TEXTS, "resid_post", "none", [site_layer])["resid_post", site_layer]
+    np.testing.assert_allclose(sae.reconstruct(X), unit.reconstruct(X), atol=1e-4)
+    features = [7, 3, int(sizes.argmin()), int(sizes.argmax())]
+    tables = [
+        feature_effects(model, one, TEXTS, "resid_post", site_layer, features, options=options())
+        for one in (unit, sae)
+    ]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-3, atol=1e-5)
+    ids = ids_of("the gold king sees a red house")
+    for feature in features:
+        for context in (
+            lambda one, f: ablate_feature(model, one, "resid_post", site_layer, f),
+            lambda one, f: steer_feature(model, one, "resid_post", site_layer, f, 3.0),
+        ):
+            found = []
+            for one in (unit, sae):
+                with context(one, feature):
+                    found.append(logits(model, ids))
+            np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+    with ablate_feature(model, sae, "resid_post", site_layer, features[2], keep_first=False):
+        after = capture(model, TEXTS, "resid_post", "none", [site_layer])["resid_post", site_layer]
+    f = features[2]
+    taken = sae.transform(X).toarray()[:, [f]] / SCALE * sae.decoder_[f]
+    np.testing.assert_allclose(after, X - taken, atol=1e-4)  # exactly z_f times the row
+
+
+def null_autoencoder(layer: int, seed: int) -> SparseAutoencoder:
+    """Random directions that nobody fitted to anything."""
+    like = copied(planted(layer))
+    like.history_ = pd.DataFrame()
+    X = capture(tiny(), TEXTS, "resid_post", "none", [layer])["resid_post", layer]
+    return random_autoencoder(like, X, seed)
+
+
+def test_steering_by_random_directions_is_found_different_as_rarely_as_is_promised() -> None:
+    model = tiny()
+    tables = [
+        feature_effects(
+            model, null_autoencoder(2, seed), TEXTS, "resid_post", 2, range(M), modes=("steer",),
+            options=EffectOptions(steer_texts=12, seed=seed),
+        )
+        for seed in range(3)
+    ]  # fmt: skip
+    table = pd.concat(tables)
+    table = table[table.difference_low.notna()]
+    assert len(table) > 2.5 * M
+    above, below = (table.difference_low > 0).mean(), (table.difference_high < 0).mean()
+    assert above + below < 0.12
+    assert 0.3 < (table.difference > 0).mean() < 0.7  # and no side is favoured
 
 
 def test_a_feature_that_is_never_active_has_no_effect_to_report() -> None:
     model = tiny()
-    sae = SparseAutoencoder(M, 4, "l1", device="cpu")
-    for name, value in vars(planted()).items():
-        setattr(sae, name, value)
+    sae = copied(planted())
     sae.threshold_ = np.zeros(M, np.float32)
     sae.threshold_[5] = 1e6
     table = feature_effects(model, sae, TEXTS, "resid_post", 3, [5], options=options())
     assert table.value.isna().all()
     assert table.n.tolist() == [0, 0]
+    assert table.why.str.contains("active at no token").all()
 
 
 def test_controls_are_alive_alike_and_no_copies() -> None:
@@ -298,8 +424,11 @@ def test_controls_are_alive_alike_and_no_copies() -> None:
         return float(np.abs(np.log(density[which] / density[50])).mean())
 
     assert gap(chosen) < 0.4 * gap(living)
-    with pytest.raises(InputError, match="fewer controls"):
-        matched_features(activity, decoder, 50, 400, rng)
+    everything = matched_features(activity, decoder, 50, 400, rng)
+    assert 200 < len(set(everything)) == len(everything) < len(living)
+    alone = Activity(np.where(np.isin(np.arange(m), [50, 51]), density[50], 0), size, 1000)
+    with pytest.raises(DoesNotApply, match="there is 1"):
+        matched_features(alone, decoder, 50, 3, rng)
 
 
 def test_activity_is_that_of_the_codes() -> None:
@@ -328,8 +457,10 @@ def test_errors_say_what_to_do() -> None:
         pass
     with pytest.raises(DoesNotApply, match="head"):
         feature_effects(zoo.build("bert"), sae, TEXTS, "resid_post", 3, [1])
+    with pytest.raises(InputError, match="at least 2"):
+        EffectOptions(controls=1)
     with pytest.raises(InputError, match="at least 1"):
-        EffectOptions(controls=0)
+        EffectOptions(steer_texts=0)
     with pytest.raises(InputError, match="no promoted tokens"):
         feature_effects(model, sae, TEXTS, "resid_post", 3, [1], promoted={})
 
@@ -357,9 +488,7 @@ def test_the_real_model_loses_what_it_should_and_says_what_it_is_steered_to() ->
     assert found["cross_entropy", "clean"] + 1 < found["cross_entropy", "mean"]
     ids = model.tokenizer("The capital of", return_tensors="pt")
     word = model.tokenizer(" Paris")["input_ids"][0]
-    sae = SparseAutoencoder(M, 4, "l1", device="cpu")
-    for name, value in vars(planted()).items():
-        setattr(sae, name, value)
+    sae = copied(planted())
     norm, head = model.structure.tail[0].weight, model.structure.lm_head.weight
     rows = np.random.default_rng(0).normal(size=(M, 576)).astype(np.float32)
     unit = head / head.norm(dim=1, keepdim=True)
