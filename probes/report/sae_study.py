@@ -12,7 +12,7 @@ from probes.report.data import RunData
 from probes.report.figures.circuit_tasks import task_words
 from probes.report.figures.sae_circuits import auc_rows, difference_rows
 from probes.report.figures.sae_concepts import concept_key, concept_title
-from probes.report.figures.sae_effects import differs, measure_words
+from probes.report.figures.sae_effects import comparable, differs, left_out, measure_words
 from probes.report.figures.sae_effects import effects as effect_groups
 from probes.report.figures.sae_features import feature_words
 from probes.report.figures.sae_looks import said
@@ -103,21 +103,41 @@ def probing(data: RunData) -> str:
 
 
 def effects(data: RunData) -> str:
-    """In how many features ablating and steering do more than a random feature."""
+    """In how many features ablating and steering do more than in random features, and on how many tokens."""
     told: list[str] = []
     last: dict[str, tuple[float, list[Row]]] = {}
     for mode, strength, rows in effect_groups(data):
         last[mode] = (strength, rows)  # strengths ascend: the strongest is told
     for mode in ordered(list(last), ("ablate", "steer")):
         strength, rows = last[mode]
-        sure = sum(differs(row) for row in rows)
+        known = comparable(rows)
         by = "" if strength != strength else f" by {significant(strength, 2)}"
-        verb = {"ablate": "ablating", "steer": "steering"}.get(mode, clean(mode, 20))
+        measure = measure_words(rows[0]["measure"])
+        what = {
+            "ablate": f"ablating changes {measure} otherwise than taking as much away along random features does",
+            "steer": f"steering{by} moves a feature's own promoted tokens otherwise than random features move theirs",
+        }.get(mode, f"{clean(mode, 20)}{by} changes {measure} otherwise than random features do")
         told.append(
-            f"{verb}{by} changes {measure_words(rows[0]['measure'])} otherwise than a random feature does for "
-            f"{count(sure)} of {count(len(rows))} features"
+            f"{what}, for {count(sum(map(differs, rows)))} of {count(len(known))} features{_tokens(known)}"
+            f"{left_out(rows)}"
         )
-    return f"In the model: {'; '.join(told)} (intervals one feature at a time)." if told else ""
+    if not told:
+        return ""
+    limits = (
+        "; steering shows no more than that a direction moves the tokens that it points at"
+        if "steer" in last
+        else ""
+    )
+    return f"In the model: {'; '.join(told)} (intervals one feature at a time{limits})."
+
+
+def _tokens(rows: Sequence[Row]) -> str:
+    """On how many tokens each of the rows rests."""
+    sizes = sorted(row["n"] for row in rows if is_number(row["n"]))
+    if not sizes:
+        return ""
+    ends = dict.fromkeys((count(sizes[0]), count(sizes[-1])))
+    return f" ({' to '.join(ends)} tokens each)"
 
 
 def circuits(data: RunData) -> str:

@@ -1,4 +1,4 @@
-"""What features do in the model: ablated or steered, beside a random feature of about the same size."""
+"""What features do in the model: ablated or steered, beside random features of about the same size."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from probes.report.figures.panels import Panel, Sheet, arranged
 from probes.report.frames import column
 from probes.report.sae_examples import quoted, texts_in
 from probes.report.sae_tables import SaeFocus, features_of, of_sae, shown_features
-from probes.report.text import clean, count, interval, label, number, significant
+from probes.report.text import clean, count, interval, is_number, label, number, significant
 from probes.report.theme import ACCENT, NEUTRAL, PALETTE, SELECTED
 
 HOW_TO_READ = (
     "Each feature taken out of the state, or added to it, while the model reads. Ablated: change of the "
-    "log-probability of the next token where the feature is active. Steered: change of the logits of the tokens "
-    "that the feature promotes, against all other tokens. Grey: a random feature that fires about as often and as "
-    "strongly, treated alike. Whiskers are 95 % intervals; orange where the difference from the random feature is "
-    "shown. A feature does something of its own if it lies clear of grey."
+    "log-probability of the next token where the feature is active. Steered: rise of the logits of the tokens that the "
+    "feature promotes, against all other tokens. Grey: random features that fire about as often and as strongly, "
+    "changed by as much at the same tokens, steered ones judged by the tokens that they promote themselves; the "
+    "whiskers are where a further random feature would lie (95 %). Whiskers of the feature: 95 % interval over texts. "
+    "Orange: the difference from random ones is shown. A feature with an effect beyond its size lies clear of grey. "
+    "Not shown: that the model uses the feature so, or that it stands for its tokens. Open: active at fewer than 30 "
+    "tokens, too few to tell."
 )
+FEW_TOKENS = 30
 MEASURES = {
     "logprob_change": "log-probability (nats per token)",
     "up_tokens_logit": "logits of promoted tokens",
@@ -93,13 +97,15 @@ def _card(data: RunData, frame: pd.DataFrame, focus: SaeFocus) -> FigureCard:
     panels: list[Panel] = []
     told: list[str] = []
     for at, (mode, strength, rows) in enumerate(groups):
-        sure = [row for row in rows if differs(row)]
+        sure, known_rows = [row for row in rows if differs(row)], comparable(rows)
+        found_differences = [row["difference"] for row in known_rows]
+        middle = f", median difference {number(np.median(found_differences))}" if known_rows else ""
         size = "" if strength != strength else f" by {significant(strength, 2)}"
         verb = "ablated" if mode == "ablate" else "steered" if mode == "steer" else clean(mode, 20)
         what = f"{verb}{size}"
         told.append(
-            f"{what}, {measure_words(rows[0]['measure'])}: {count(len(sure))} of {count(len(rows))} features differ "
-            f"from a random one, median difference {number(np.nanmedian([r['difference'] for r in rows]))}"
+            f"{what}, {measure_words(rows[0]['measure'])}: {count(len(sure))} of {count(len(known_rows))} features "
+            f"differ from random ones{middle}{left_out(rows)}"
         )
         kept = [row for row in rows if int(row["feature"]) in shown]
         if at in strongest and kept:
@@ -125,7 +131,25 @@ def _card(data: RunData, frame: pd.DataFrame, focus: SaeFocus) -> FigureCard:
 
 def differs(row: dict[str, Any]) -> bool:
     """Whether a feature is shown to do something else than a random one."""
-    return excludes_zero(row["difference_low"], row["difference_high"])
+    return not few_tokens(row) and excludes_zero(row["difference_low"], row["difference_high"])
+
+
+def few_tokens(row: dict[str, Any]) -> bool:
+    """Whether a feature is active at too few tokens to tell: ablation changes nothing but these."""
+    return row["mode"] == "ablate" and is_number(row["n"]) and row["n"] < FEW_TOKENS
+
+
+def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The features that can be told from random ones: active at enough tokens, with an interval of the difference."""
+    return [row for row in rows if is_number(row["difference_low"]) and not few_tokens(row)]
+
+
+def left_out(rows: list[dict[str, Any]]) -> str:
+    """How many others there are, and why nothing is said of them."""
+    few = sum(few_tokens(row) for row in rows)
+    rest = len(rows) - len(comparable(rows)) - few
+    told = f", too few tokens to tell (under {FEW_TOKENS}): {count(few)}" if few else ""
+    return told + (f", no control: {count(rest)}" if rest else "")
 
 
 def _name(row: dict[str, Any] | None, feature: int) -> str:
@@ -137,14 +161,15 @@ def _traces(rows: list[dict[str, Any]], shown: list[int]) -> list[Spec]:
     place = [shown.index(int(row["feature"])) for row in rows]
     colours = [ACCENT if differs(row) else PALETTE[0] for row in rows]
     own = _dots(rows, ("value", "low", "high"), place, -0.12)
+    symbols = ["circle-open" if few_tokens(row) else "circle" for row in rows]
     own |= {
-        "marker": {"size": 9, "color": colours, "symbol": "circle"},
+        "marker": {"size": 9, "color": colours, "symbol": symbols},
         "meta": {"features": [int(row["feature"]) for row in rows]},
         "name": "feature",
         "customdata": [
             f"<b>feature {row['feature']:.0f}</b><br>{number(row['value'])} {interval(row['low'], row['high'])}"
             f"<br>less random: {number(row['difference'])} {interval(row['difference_low'], row['difference_high'])}"
-            f"<br>n = {count(row['n'])}"
+            f"<br>n = {count(row['n'])}{', too few tokens to tell' if few_tokens(row) else ''}"
             for row in rows
         ],
     }
@@ -153,7 +178,7 @@ def _traces(rows: list[dict[str, Any]], shown: list[int]) -> list[Spec]:
         "marker": {"size": 8, "color": NEUTRAL, "symbol": "diamond"},
         "name": "random feature",
         "customdata": [
-            f"<b>random feature beside {row['feature']:.0f}</b><br>{number(row['control_value'])} "
+            f"<b>random features beside {row['feature']:.0f}</b><br>{number(row['control_value'])} "
             f"{interval(row['control_low'], row['control_high'])}"
             for row in rows
         ],
