@@ -32,7 +32,8 @@ def feature_table(data: RunData, focus: SaeFocus | None = None) -> Table | None:
     note = (
         f"{len(body)} features of {clean(rows[0]['sae'], 60)} that the run picked to be read. Fires: share of tokens. "
         "Promotes: tokens that it makes more likely. Concept: the labelled one that it tells best, with the AUROC on "
-        "examples that did not pick it and a 95 % interval. Fires most in: text round the strongest token, which "
+        "examples that did not pick it and a 95 % interval; none where the interval is not above 0.5, which one in "
+        "forty gets past by chance. Fires most in: text round the strongest token, which "
         "stands between « and »."
     )
     note += f" Picked because: {sentence(why[0])}" if len(why) == 1 else ""
@@ -60,7 +61,7 @@ def _first_texts(data: RunData, rows: list[Row]) -> dict[int, str]:
 
 
 def _feature_row(row: Row, text: str) -> tuple[str, ...]:
-    known = row["auroc"] == row["auroc"] and row["concept"]
+    known = bool(row["concept"]) and row["auroc_low"] > 0.5
     span = interval(row["auroc_low"], row["auroc_high"], 2)
     return (
         f"{row['feature']:.0f}",

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from probes.probing import LinearProbe
 from probes.sae.auroc import feature_aurocs
-from probes.sae.halves import Halves, Labels
+from probes.sae.halves import Halves, Labels, without_opposites
 from probes.sae.metrics import Coder
 
 FloatArray = NDArray[np.floating[Any]]
 COLUMNS = (
     "dataset", "concept", "coder", "feature", "auroc", "low", "high", "n", "fit_auroc", "seed",
+)  # fmt: skip
+OF_FEATURES = (
+    "feature", "dataset", "concept", "auroc", "auroc_low", "auroc_high", "fit_auroc", "fit_low", "n", "seed",
 )  # fmt: skip
 
 
@@ -40,10 +43,12 @@ def feature_concepts(
     coders: name → a coder, or its codes (n, m) where they are known, such as those of `text_codes` or X itself
     ("neurons"). X: (n, d) states, for coders and for the dense probe (`LinearProbe`, fitted on the fit half; row
     "dense"); may be None where neither needs it. labels: concept → (n,) of 0 and 1. groups: (n,), rows that belong
-    together; `probes.datasets.splits.components` finds those of a dataset.
+    together; `probes.datasets.splits.components` finds those of a dataset. Of two concepts that are opposites, such as
+    the classes of a set with two, only the second has rows: the numbers of both are the same.
 
     Returns columns dataset, concept, coder, feature (null for "dense"), auroc, low, high, n (rows judged), fit_auroc,
-    seed. Raises `EstimatorInputError` for shapes that differ, `DataError` for concepts too rare to be halved.
+    seed. Raises `EstimatorInputError` for shapes that differ, `NonFiniteError` for codes and states with NaN or
+    infinity, `DataError` for concepts too rare to be halved.
     See also `concepts_of_features`, `sparse_probing`.
 
     >>> rng = np.random.default_rng(0)
@@ -53,7 +58,7 @@ def feature_concepts(
     >>> feature_concepts({"sae": codes}, None, {"told": y}, dense=False, resamples=100)["feature"].tolist()
     [3]
     """
-    halves = Halves.make(labels, groups, resamples, seed)
+    halves = Halves.make(without_opposites(labels), groups, resamples, seed)
     concepts = np.arange(len(halves.names))
     rows: list[dict[str, Any]] = []
 
@@ -108,9 +113,11 @@ def concepts_of_features(
 ) -> pd.DataFrame:
     """The concept that each feature tells best by being active, picked on one half of the rows, judged on the other.
 
-    Arguments as for `feature_concepts`, with one coder or its codes (n, m). One row per feature that is active in the
-    fit half and in the other: feature, dataset, concept, auroc, auroc_low, auroc_high (on the other half), fit_auroc,
-    n, seed.
+    Arguments as for `feature_concepts`, with one coder or its codes (n, m). A feature that is active where a concept is
+    not can be told only by a concept that is its opposite: give both classes of a set. One row per feature that is
+    active in the fit half and in the other: feature, dataset, concept, auroc, auroc_low, auroc_high (on the other
+    half), fit_auroc and fit_low (on the half that picks: the lower end of an interval of the same kind), n, seed.
+    Whoever picks features does it by fit_auroc or fit_low: those picked by auroc have less than it says.
 
     >>> rng = np.random.default_rng(0)
     >>> y = rng.random(200) < 0.5
@@ -125,10 +132,13 @@ def concepts_of_features(
     features = np.flatnonzero((np.diff(fit.indptr) > 0) & (np.diff(judge.indptr) > 0))
     best = known[:, features].argmax(0)
     rows: list[dict[str, Any]] = []
+    picking = halves.picking()
     for lo in range(0, len(features), 512):  # dense for a moment
         part, own = features[lo : lo + 512], best[lo : lo + 512]
-        estimates = halves.judged(judge[:, part].toarray(), own.tolist())
-        for feature, concept, found in zip(part.tolist(), own.tolist(), estimates, strict=True):
+        judged = halves.judged(judge[:, part].toarray(), own.tolist())
+        picked = picking.judged(fit[:, part].toarray(), own.tolist())
+        for i, (feature, concept) in enumerate(zip(part.tolist(), own.tolist(), strict=True)):
+            found = judged[i]
             rows.append(
                 {
                     "feature": feature,
@@ -138,19 +148,9 @@ def concepts_of_features(
                     "auroc_low": found.low,
                     "auroc_high": found.high,
                     "fit_auroc": float(known[concept, feature]),
+                    "fit_low": picked[i].low,
                     "n": found.n,
                     "seed": seed,
                 }
             )
-    names = [
-        "feature",
-        "dataset",
-        "concept",
-        "auroc",
-        "auroc_low",
-        "auroc_high",
-        "fit_auroc",
-        "n",
-        "seed",
-    ]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=list(OF_FEATURES))

@@ -16,8 +16,9 @@ from probes.capture.sites import Place
 from probes.errors import DoesNotApply
 from probes.sae.examples import COLUMNS as EXAMPLE_COLUMNS
 from probes.sae.examples import Collector, ExamplePlan, example_rows
+from probes.sae.held_signs import check_signs
 from probes.sae.logit_weights import LogitWeights, logit_weights
-from probes.sae.readable import CHECKED, check_signs, choose, find_signs
+from probes.sae.readable import CHECKED, above_chance, choose, find_signs
 from probes.sae.similarity import nearest_features
 from probes.sae.token_states import TokenReader
 from probes.sae.token_text import SpelledTexts, Types
@@ -30,7 +31,8 @@ COLUMNS = (
     "nearest", "nearest_cosine", "dataset", "concept", "auroc", "auroc_low", "auroc_high", "shown", "why",
 )  # fmt: skip
 HELD_OUT = 5  # one text in so many checks the features to read
-_CONCEPT = ("feature", "dataset", "concept", "auroc", "auroc_low", "auroc_high", "fit_auroc")
+_TOLD = ["dataset", "concept", "auroc", "auroc_low", "auroc_high"]
+_CONCEPT = ("feature", *_TOLD, "fit_auroc", "fit_low")
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,19 @@ def describe_features(
     """Read `texts` once and say of every feature where it is active, and what it writes.
 
     sae: a fitted `SparseAutoencoder`, or any coder with a `decoder_` (m, d) and codes for the states at `site` of
-    `layer` (a block for block sites). held_out: texts on which the features to read are checked; by default a fifth
-    of `texts`, drawn by `plan.seed`, which then give no examples. concepts: tables of `concepts_of_features`; the
-    best concept is the one with the largest fit_auroc. shown: how many features to pick for reading, by the rule in
-    `probes.sae.readable`. skip_first: tokens left out at the start of each text; None: 1 in causal models, whose first
-    token has a state of its own kind (in SmolLM2 140 times as long as others), else 0. reading: max_length,
-    special_tokens, prompt, batch_tokens, as for `capture`.
+    `layer` (a block for block sites). held_out: texts for the features to read: one half of them, drawn by `plan.seed`,
+    decides which features hold, the other gives the numbers that are told; by default a fifth of `texts`, which then
+    gives no examples. concepts: tables of `concepts_of_features`; the best concept is the one with the largest
+    fit_auroc, and features are picked by fit_low, so that auroc is that of examples that picked nothing. shown: how
+    many features to pick for reading, by the rule in `probes.sae.readable`. skip_first: tokens left out at the start of
+    each text; None: 1 in causal models, whose first token has a state of its own kind (in SmolLM2 140 times as long as
+    others), else 0. reading: max_length, special_tokens, prompt, batch_tokens, as for `capture`.
 
     `features`: feature; density (share of tokens where its code is not zero); mean_active, max_active (null where
     dead); dead; up_tokens, down_tokens (JSON lists of the ten most promoted and suppressed tokens, see
     `logit_weights`; null without an unembedding) and logit_kurtosis; nearest and nearest_cosine by decoder row; the
-    concept with its dataset, auroc, auroc_low, auroc_high; shown (1, 2, …, else null) and why.
+    concept with its dataset, auroc, auroc_low, auroc_high, null where auroc_low is not above 0.5 (of features that tell
+    nothing one in forty gets past that); shown (1, 2, …, else null) and why.
     `examples`: feature, quantile ("top", or a quarter of its non-zero activations), rank, text (number in `texts`),
     peak, activation, tokens, values, see `example_rows`.
 
@@ -98,6 +102,7 @@ def describe_features(
         _mark_shown(features, collector, spelled, held, weights, sae.decoder_, shown)
     else:
         notes.append("too few texts to hold some out: no features were picked for reading")
+    features.loc[~above_chance(features["auroc_low"]), _TOLD] = None
     examples = pd.DataFrame(
         list(example_rows(collector, spelled, numbers)), columns=list(EXAMPLE_COLUMNS)
     )
@@ -129,7 +134,7 @@ def _weights(model: Model, decoder: Any, place: Place, notes: list[str]) -> Logi
 
 def best_concepts(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Of several tables of `concepts_of_features`, for each feature the row with the largest fit_auroc."""
-    kept = [table.loc[:, list(_CONCEPT)] for table in tables if len(table)]
+    kept = [table.reindex(columns=list(_CONCEPT)) for table in tables if len(table)]
     if not kept:
         return pd.DataFrame(columns=list(_CONCEPT))
     every: Any = pd.concat(kept, ignore_index=True)
@@ -155,7 +160,9 @@ def _features(
     table = table.merge(concepts, how="left", on="feature")
     table["shown"] = pd.array([None] * m, dtype="Int64")
     table["why"] = pd.Series([None] * m, dtype=object)
-    numbers = ["mean_active", "max_active", "logit_kurtosis", "auroc", "auroc_low", "auroc_high"]
+    numbers = [
+        "mean_active", "max_active", "logit_kurtosis", "auroc", "auroc_low", "auroc_high", "fit_auroc", "fit_low",
+    ]  # fmt: skip
     words = ["up_tokens", "down_tokens", "dataset", "concept", "why"]
     kinds = dict.fromkeys(numbers, "Float64") | dict.fromkeys(words, "string")
     return table.astype(kinds | {"nearest": "Int64"})

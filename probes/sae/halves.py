@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from probes.errors import DataError, EstimatorInputError
+from probes.errors import DataError, EstimatorInputError, NonFiniteError
 from probes.linalg import check_matrix
 from probes.probing.folds import stratified_folds
 from probes.probing.scores import Resamples, Terms, placements
@@ -25,21 +25,38 @@ _COLUMNS = 256  # judged at a time
 
 
 def concept_labels(dataset: LabelledTexts, least: int = 20) -> dict[str, NDArray[np.bool_]]:
-    """One concept per class, the class against the rest, and only the second one of two: name → (n,) bool.
+    """One concept per class, the class against the rest: name → (n,) bool.
 
-    Classes with fewer than `least` rows, or fewer rows beside them, are left out.
+    Classes with fewer than `least` rows, or fewer rows beside them, are left out. Both classes of two are concepts,
+    each the opposite of the other: see `without_opposites`.
 
     >>> data = LabelledTexts.make("moods", ["a", "b", "c"], ["sad", "glad", "sad"])
     >>> {name: y.tolist() for name, y in concept_labels(data, least=1).items()}
-    {'sad': [True, False, True]}
+    {'glad': [False, True, False], 'sad': [True, False, True]}
     """
-    names = list(enumerate(dataset.label_names))
     found: dict[str, NDArray[np.bool_]] = {}
-    for code, name in names[1:] if len(names) == 2 else names:
+    for code, name in enumerate(dataset.label_names):
         own = np.asarray(dataset.labels == code)
         if min(int(own.sum()), int((~own).sum())) >= least:
             found[name] = own
     return found
+
+
+def without_opposites(labels: Labels) -> dict[str, Any]:
+    """The labels less every concept that a later one is the exact opposite of, such as the first class of two.
+
+    What tells a concept read either way round tells its opposite as well, and would count twice.
+
+    >>> list(without_opposites({"sad": [0, 1, 1], "glad": [1, 0, 0], "long": [0, 0, 1]}))
+    ['glad', 'long']
+    """
+    names = list(labels)
+    columns = [_binary(str(name), labels[name]) for name in names]
+    return {
+        name: labels[name]
+        for i, name in enumerate(names)
+        if not any(np.array_equal(columns[i], ~other) for other in columns[i + 1 :])
+    }
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,13 @@ class Halves:
         draws = Resamples(len(judge), judged, resamples, 0.95, rng)
         return cls(names, table, code, fit, judge, draws, seed)
 
+    def picking(self) -> Halves:
+        """The same rows with the fit half to judge: what is picked may be picked by its interval there."""
+        rng = np.random.default_rng((self.seed, 8))
+        code = None if self.groups is None else self.groups[self.fit]
+        draws = Resamples(len(self.fit), code, len(self.resamples.weights), 0.95, rng)
+        return replace(self, fit=self.judge, judge=self.fit, resamples=draws)
+
     def codes(self, coder: Coder | Any, X: Any) -> Any:
         """Codes of all rows, (n, m) CSR: by the coder from X (n, d), or `coder` itself where it is a matrix."""
         made = coder.transform(X) if hasattr(coder, "transform") else coder
@@ -88,6 +112,13 @@ class Halves:
         if table.ndim != 2 or table.shape[0] != len(self.labels):
             raise EstimatorInputError(
                 f"codes have shape {table.shape}, the labels {len(self.labels)} rows: both must agree"
+            )
+        finite = np.isfinite(table.data)
+        if not finite.all():
+            rows = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))[~finite]
+            raise NonFiniteError(
+                f"codes hold NaN or infinity in row {rows[0]}, feature {table.indices[~finite][0]} "
+                f"({len(np.unique(rows))} of {table.shape[0]} rows)"
             )
         return table
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probes.errors import EstimatorInputError
 from probes.probing import LinearProbe
-from probes.sae.halves import Halves, Labels
+from probes.sae.halves import Halves, Labels, without_opposites
 from probes.sae.metrics import Coder
 
 FloatArray = NDArray[np.floating[Any]]
@@ -56,7 +56,7 @@ def sparse_probing(
     """
     if not len(ks) or min(ks) < 1:
         raise EstimatorInputError(f"ks is {tuple(ks)}: numbers of features, 1 or more, are needed")
-    halves = Halves.make(labels, groups, resamples, seed)
+    halves = Halves.make(without_opposites(labels), groups, resamples, seed)
     rows: list[dict[str, Any]] = []
     for name, coder in coders.items():
         codes = halves.codes(coder, X).tocsc()

@@ -1,21 +1,23 @@
-"""Features that a person can read: picked by a rule on some texts, checked on others.
+"""Features that a person can read: picked by a rule on some texts, checked on others, told by a third part.
 
-**Rule.** A feature is eligible if it is active in 0.01 to 1 % of tokens, at least ten times, in five texts or more, and
-not mostly at first tokens. Its *sign* is the one of these that covers most of its activation in the fit texts (lower
-Wilson bound, over texts): up to three token types that it is active on ("token"), or right after ("before"), or one of
-its promoted types that comes next ("next"); or a concept that it tells by being active ("concept", AUROC less 0.5,
-doubled). The sign must cover half of the activation (a quarter for "next") and be twice as frequent there as in all
-tokens, in the fit texts and once more in held-out texts, where the lower bound counts (half of the share is enough
-for it). Features are taken from the best score down, with no two that share a sign or whose decoder rows have a cosine
-above 0.5, few of one kind, and at most two whose tokens have no letters; what is left free by the limits is filled
-without them.
+**Rule.** A feature is eligible if it is active in 0.01 to 1 % of tokens, at least ten times, in five texts or more,
+and not mostly at first tokens. Its *sign* is the one of these that covers most of its activation in the fit texts
+(lower Wilson bound, over texts): up to three token types that it is active on ("token"), or right after ("before"), or
+one of its promoted types that comes next ("next"); or a concept that it tells by being active ("concept", AUROC less
+0.5, doubled, by the lower bound in the half of the labelled texts that picks it). The sign must cover half of the
+activation (a quarter for "next") and be twice as frequent there as in all tokens, in the fit texts and once more in
+one half of the held-out texts, where the lower bound counts (half of the share is enough for it). The share that is
+told is that of the other half, the AUROC that of the labelled texts that did not pick: neither number has a say in
+what is shown. Features are taken from the best score down, with no two that share a sign or whose decoder rows have a
+cosine above 0.5, few of one kind, and at most two whose tokens have no letters; what is left free by the limits is
+filled without them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probes.linalg import normalise_rows
-from probes.probing.scores import Resamples, Terms
 from probes.sae.examples import Collector
-from probes.sae.token_states import TokenReader, TokenStates
 from probes.sae.token_text import SpelledTexts, Types
 from probes.stats import Estimate, wilson_interval
 
@@ -34,7 +34,7 @@ FloatArray = NDArray[np.floating[Any]]
 
 DENSITY = (1e-4, 1e-2)
 FEWEST_TOKENS, FEWEST_TEXTS, FIRST_TOKENS = 10, 5, 0.5
-CHECKED = 100  # candidates that are looked at in held-out texts
+CHECKED = 100  # candidates that are looked at in held-out texts, by `check_signs`
 MEMBERS, MEMBER_SHARE = 3, 0.05
 OFFSETS = {"token": 0, "before": -1, "next": 1}
 LEAST = {"token": 0.5, "before": 0.5, "next": 0.25}
@@ -53,15 +53,21 @@ class Sign:
     kind: str
     members: tuple[int, ...]
     score: float
-    held: Estimate | None = None  # share of the activation in held-out texts
+    held: Estimate | None = None  # share of the activation in held-out texts that did not decide
     base: float = 0.0  # share of all tokens there
 
     def says(self, types: Types, concept: dict[str, Any] | None) -> str:
         """One sentence."""
         if concept is not None and self.kind == "concept":
+            where = f"active where “{concept['concept']}” is{_in(concept['dataset'])}"
+            start = (
+                where.capitalize()
+                if above_chance(concept["auroc_low"])
+                else f"Picked as {where}, not shown to be"
+            )
             return (
-                f"Active where “{concept['concept']}” is{_in(concept['dataset'])}: AUROC {concept['auroc']:.2f} "
-                f"[{concept['auroc_low']:.2f}, {concept['auroc_high']:.2f}] on examples that did not pick it."
+                f"{start}: AUROC {concept['auroc']:.2f}{_ends(concept['auroc_low'], concept['auroc_high'], 2)} on "
+                "examples that did not pick it."
             )
         assert self.held is not None
         named = ", ".join(f"“{types.names[i]}”" for i in self.members)
@@ -71,11 +77,22 @@ class Sign:
             "next": f"Active where one of its promoted tokens comes next, such as {named}",
         }[self.kind]
         low, high = self.held.low, self.held.high
-        ends = "" if low is None or high is None else f" [{100 * low:.0f}, {100 * high:.0f}]"
+        assert low is not None
+        assert high is not None
         return (
-            f"{start}: {100 * self.held.value:.0f} %{ends} of its activation in held-out texts, "
-            f"where {_percent(self.base)} of all tokens are like that."
+            f"{start}: {100 * self.held.value:.0f} %{_ends(100 * low, 100 * high, 0)} of its activation in "
+            f"{self.held.n} held-out {'text' if self.held.n == 1 else 'texts'} that did not pick it, where "
+            f"{_percent(self.base)} of all tokens are like that."
         )
+
+
+def above_chance(auroc_low: Any) -> Any:
+    """Whether a concept is told: the interval of its AUROC lies above 0.5 (arrays too; False where there is none)."""
+    return pd.notna(auroc_low) & (auroc_low > 0.5)
+
+
+def _ends(low: Any, high: Any, digits: int) -> str:
+    return "" if pd.isna(low) or pd.isna(high) else f" [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _in(dataset: Any) -> str:
@@ -95,7 +112,7 @@ def find_signs(
 ) -> list[Sign]:
     """The best sign of every eligible feature in the texts of the collector, the best first.
 
-    `promoted` (m, tokens) ids or None; `concepts` has feature, auroc_low and fit_auroc.
+    `promoted` (m, tokens) ids or None; `concepts` has feature and fit_low: no number of the half that judges has a say.
     """
     density = collector.count / max(1, collector.tokens)
     likely = (density >= DENSITY[0]) & (density <= DENSITY[1]) & (collector.count >= FEWEST_TOKENS)
@@ -109,11 +126,8 @@ def find_signs(
         signs = _signs(feature, sample, spelled, types, frequency, promoted)
         if told is not None and feature in told.index:
             row: Any = told.loc[feature]
-            if (
-                pd.notna(row["auroc_low"])
-                and min(row["auroc_low"], row["fit_auroc"]) >= CONCEPT_AUROC
-            ):
-                signs.append(Sign(feature, "concept", (), 2 * float(row["auroc_low"]) - 1))
+            if pd.notna(row["fit_low"]) and row["fit_low"] >= CONCEPT_AUROC:
+                signs.append(Sign(feature, "concept", (), 2 * float(row["fit_low"]) - 1))
         if signs:
             found.append(max(signs, key=lambda sign: sign.score))
     return sorted(found, key=lambda sign: -sign.score)
@@ -155,7 +169,7 @@ def _signs(
 ) -> list[Sign]:
     found: list[Sign] = []
     for kind, offset in OFFSETS.items():
-        own = _types_at(spelled, types, sample.text, sample.position + offset)
+        own = types_at(spelled, types, sample.text, sample.position + offset)
         if kind == "next":
             if promoted is None:
                 continue
@@ -171,8 +185,8 @@ def _signs(
     return found
 
 
-def _types_at(spelled: SpelledTexts, types: Types, text: IntArray, position: IntArray) -> IntArray:
-    """Types at those places, −1 outside of the text."""
+def types_at(spelled: SpelledTexts, types: Types, text: IntArray, position: IntArray) -> IntArray:
+    """Token types at those places of those texts, −1 outside of the text."""
     ids = spelled.at(text, position)
     return np.where(ids >= 0, types.of[np.maximum(ids, 0)], -1)
 
@@ -184,72 +198,6 @@ def _heaviest(own: IntArray, weight: FloatArray) -> IntArray:
     mass[names < 0] = 0
     order = np.argsort(-mass, kind="stable")[:MEMBERS]
     return names[order[mass[order] >= MEMBER_SHARE]]
-
-
-def check_signs(
-    signs: Sequence[Sign],
-    collector: Collector,
-    reader: TokenReader,
-    types: Types,
-    promoted: NDArray[np.int64] | None,
-) -> list[Sign]:
-    """Those of the signs that hold in the texts of `reader` too, with their share there; order as given."""
-    spelled = SpelledTexts(reader.reading)
-    n = len(spelled.starts) - 1
-    covered, mass = np.zeros((n, len(signs))), np.zeros((n, len(signs)))
-    like, tokens = np.zeros(len(signs)), 0
-    features = [sign.feature for sign in signs]
-
-    def each(batch: TokenStates) -> None:
-        nonlocal tokens
-        codes: Any = collector.coder.transform(batch.states)
-        own = np.maximum(np.asarray(codes.tocsc()[:, features].toarray(), np.float64), 0)
-        tokens += len(own)
-        for number, sign in enumerate(signs):
-            here = _covers(sign, spelled, types, promoted, batch)
-            like[number] += here.sum()
-            mass[:, number] += np.bincount(batch.text, own[:, number], n)
-            covered[:, number] += np.bincount(batch.text, own[:, number] * here, n)
-
-    reader.run(each)
-    if not tokens:
-        return []
-    draws = Resamples(n, None, 1000, 0.95, np.random.default_rng((collector.plan.seed, 6)))
-    found: list[Sign] = []
-    for number, sign in enumerate(signs):
-        if not mass[:, number].any():
-            continue
-        if sign.kind == "concept":
-            found.append(sign)
-            continue
-        terms = Terms("share", covered[:, [number]], mass[:, [number]], 1.0, 0.0, 1.0)
-        ((_, held),) = draws.estimates([terms], collector.plan.seed)
-        base = float(like[number] / tokens)
-        if (
-            held.value >= LEAST[sign.kind]
-            and held.low is not None
-            and held.low >= max(LIFT * base, LEAST[sign.kind] / 2)
-        ):
-            found.append(replace(sign, held=held, base=base))
-    return found
-
-
-def _covers(
-    sign: Sign,
-    spelled: SpelledTexts,
-    types: Types,
-    promoted: NDArray[np.int64] | None,
-    batch: TokenStates,
-) -> NDArray[np.bool_]:
-    """Which tokens of a batch are like the sign: (tokens,)."""
-    if sign.kind == "concept":
-        return np.zeros(len(batch.text), bool)
-    members: Any = sign.members
-    if sign.kind == "next":
-        assert promoted is not None
-        members = types.of[promoted[sign.feature]]
-    there = batch.position + OFFSETS[sign.kind]
-    return np.isin(_types_at(spelled, types, batch.text, there), members)
 
 
 def choose(signs: Sequence[Sign], types: Types, decoder: Any, n: int) -> list[Sign]:

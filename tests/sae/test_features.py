@@ -23,14 +23,18 @@ from transformers import PreTrainedTokenizerFast
 from probes.capture import capture
 from probes.capture.observe import Reading
 from probes.errors import DataError, DoesNotApply, InputError
+from probes.report.sae_search import SearchIndex
 from probes.sae.baselines import NeuronCoder
-from probes.sae.examples import QUARTERS, ExamplePlan
+from probes.sae.concepts import concepts_of_features
+from probes.sae.examples import QUARTERS, Collector, ExamplePlan
 from probes.sae.features import COLUMNS, FeatureTables, best_concepts, describe_features
+from probes.sae.held_signs import check_signs, covered_share, halves_of_texts
 from probes.sae.kept import Entries, Kept, random_keys, text_peaks
 from probes.sae.logit_weights import logit_weights
+from probes.sae.readable import Sign
 from probes.sae.search import search_features
 from probes.sae.similarity import nearest_features, similar_features
-from probes.sae.token_states import text_codes
+from probes.sae.token_states import TokenReader, text_codes
 from probes.sae.token_text import SpelledTexts, Types
 
 
@@ -328,9 +332,9 @@ def sentences() -> list[str]:
     rng = np.random.default_rng(0)
     rare, common = list(FILLER[2:6]), list(FILLER[6:])
     found = []
-    for _ in range(400):
+    for _ in range(800):
         words = rng.choice(common, 20).tolist()
-        if rng.random() < 0.3:
+        if rng.random() < 0.6:
             words[rng.integers(3, 18)] = str(rng.choice(rare))
         found.append(" ".join(words))
     return found
@@ -378,6 +382,7 @@ def test_concepts_are_merged_by_the_fit_half_and_can_be_shown(sentences: list[st
             "auroc_low": [auroc - 0.05],
             "auroc_high": [min(1, auroc + 0.05)],
             "fit_auroc": [fit],
+            "fit_low": [fit - 0.05],
         }
         return pd.DataFrame(row | ends)
 
@@ -391,6 +396,108 @@ def test_concepts_are_merged_by_the_fit_half_and_can_be_shown(sentences: list[st
     row = made.features.set_index("feature").loc[9]  # fires at random
     assert row["why"].startswith("Active where “it” is (one): AUROC 0.95 [0.90, 1.00]")
     assert made.features["concept"].notna().sum() == 1
+
+    # the judged half has no say: one that the other half picked is shown with what it has, another is not picked
+    lost = [told(9, 0.48, 0.95, "one"), told(10, 0.99, 0.71, "one"), told(11, 0.5, 0.7, "one")]
+    made = describe_features(model, coder, sentences, "resid_post", 1, concepts=lost)
+    table = made.features.set_index("feature")
+    assert table["why"][9] == (
+        "Picked as active where “it” is (one), not shown to be: AUROC 0.48 [0.43, 0.53] on examples that did not "
+        "pick it."
+    )
+    assert table["why"][[10, 11]].isna().all()
+    assert table["concept"].dropna().index.tolist() == [10]  # no other has an interval above 0.5
+
+
+class HalfOn:
+    """Features active on one word and elsewhere, each token at random: `share` of the activation lies on the word."""
+
+    def __init__(self, word: int, m: int, share: float, density: float = 0.02) -> None:
+        self.word, self.m, self.share, self.density = word, m, share, density
+        self.decoder_ = np.eye(m, D)
+        self.rng = np.random.default_rng(0)
+
+    def transform(self, X: Any) -> Any:
+        on = np.asarray(X)[:, TOKEN_PLACE][:, self.word] > 0.5
+        rate = np.where(on, self.density * self.share / 0.1, self.density * (1 - self.share) / 0.9)
+        codes = self.rng.random((len(on), self.m)) < rate[:, None]
+        return sparse.csr_array(codes * self.rng.lognormal(0, 0.3, codes.shape))
+
+
+@pytest.mark.parametrize("share", [0.4, 0.5, 0.6])
+def test_shares_told_are_of_texts_that_did_not_decide(share: float) -> None:
+    """Features of one true share near the threshold: those that pass must not look better than they are."""
+    model, _ = planted_model()
+    name = FILLER[3]
+    word = model.tokenizer.convert_tokens_to_ids(name)
+    rng = np.random.default_rng(1)
+    others = [w for w in FILLER if w != name]
+    texts = [
+        " ".join(name if rng.random() < 0.1 else str(rng.choice(others)) for _ in range(15))
+        for _ in range(240)
+    ]
+    coder = HalfOn(word, 300, share)
+    types = Types.make(model.tokenizer)
+    reader = TokenReader.of(model, texts, "resid_post", 1)
+    collector = Collector(coder, coder.m, ExamplePlan())
+    signs = [Sign(i, "token", (int(types.of[word]),), 0.9) for i in range(coder.m)]
+    held = [sign.held for sign in check_signs(signs, collector, reader, types, None)]
+    assert 10 < len(held) < 299  # some pass and some do not
+    values = np.array([one.value for one in held])
+    assert values.mean() == pytest.approx(share, abs=4 * values.std() / len(values) ** 0.5 + 0.01)
+    assert np.mean([one.low <= share <= one.high for one in held]) > 0.93
+
+
+def test_halves_share_no_text() -> None:
+    model, _ = planted_model()
+    texts = ["a cat", "a dog", "sun", "moon sings", "a  cat", "a cat", "a dog", "river"] * 3
+    spelled = SpelledTexts(Reading.of(model, texts))
+    half = halves_of_texts(spelled, 0)
+    own = [
+        {" ".join(t.split()) for t, h in zip(texts, half, strict=True) if h == w} for w in (0, 1)
+    ]
+    assert not own[0] & own[1]
+    assert sorted(map(len, own)) == [2, 3]
+    assert (half == halves_of_texts(spelled, 0)).all()
+
+
+def test_few_texts_give_a_wide_interval() -> None:
+    """As many as the weights amount to: one text says next to nothing, and quiet texts do not count."""
+    for n, low in ((1, 0.2), (2, 0.34), (30, 0.88)):
+        mass = np.concatenate([np.full(n, 3.0), np.zeros(500)])
+        found = covered_share(mass, mass)
+        assert found is not None
+        assert (found.value, found.n) == (1.0, n)
+        assert found.low == pytest.approx(low, abs=0.01)
+    assert covered_share(np.zeros(4), np.zeros(4)) is None
+    inside, rng = 0, np.random.default_rng(0)
+    for _ in range(1000):
+        mass = rng.lognormal(0, 1, 12)
+        one = covered_share(mass * (rng.random(12) < 0.8), mass)
+        assert one is not None
+        inside += one.low <= 0.8 <= one.high
+    assert inside > 930
+
+
+def test_aurocs_of_picked_features_are_not_those_that_picked_them(sentences: list[str]) -> None:
+    """Features of a true AUROC of 0.7: those that luck picks have it on the examples that did not pick them."""
+    rng = np.random.default_rng(0)
+    y = rng.random(400) < 0.5
+    codes = rng.normal(size=(400, 800)) + 0.725 * y[:, None]  # AUROC Φ(0.725 / √2) = 0.696
+    table = concepts_of_features(codes, None, {"yes": y}, resamples=300)
+    model, _ = planted_model()
+    coder = HalfOn(model.tokenizer.convert_tokens_to_ids("cat"), 800, 0.1, 0.006)
+    coder.decoder_ = rng.normal(size=(800, D))
+    made = describe_features(
+        model, coder, sentences[:150], "resid_post", 1, concepts=[table], shown=60
+    )
+    why = made.features["why"].dropna()
+    assert len(why) > 12
+    assert why.str.contains("active where “yes” is", case=False).all()
+    own = table.set_index("feature").loc[why.index]
+    assert own["fit_auroc"].min() > 0.75
+    assert own["auroc"].mean() == pytest.approx(0.696, abs=0.03)
+    assert ((own["auroc_low"] <= 0.696) & (own["auroc_high"] >= 0.696)).mean() > 0.85
 
 
 def test_codes_of_texts_are_pooled_codes_of_tokens() -> None:
@@ -434,17 +541,70 @@ def test_search_by_promoted_token_example_and_concept() -> None:
             "values": ["[3.0, 1.0, 0.0]", "[2.0, 1.0, 1.0, 0.0]", "[1.0]"],
         }
     )
-    tables = FeatureTables(features, examples, 8, 3)
+    tables = FeatureTables(features, examples.assign(quantile="top"), 8, 3)
     found = search_features(tables, "WAS")
-    assert found[["feature", "where"]].values.tolist() == [[1, "promoted tokens"], [2, "examples"]]
-    assert found["score"].tolist() == [1.0, 0.25]
+    assert found[["feature", "where"]].values.tolist() == [
+        [1, "promotes"],
+        [2, "fires on"],
+        [3, "text"],
+    ]
+    assert found["score"].tolist() == [1.0, 0.25, 0.01]
     york = search_features(tables, "new york").iloc[0]
     assert (york["feature"], york["score"], york["found"]) == (3, 0.5, "New York")
+    apart = search_features(tables, "york new").iloc[0]  # each word, not the phrase
+    assert (apart["feature"], apart["score"]) == (3, 0.125)
+    assert search_features(tables, "york it")["feature"].tolist() == []  # never both in one
     assert search_features(tables, "tense")["where"].tolist() == ["concept"]
     assert search_features(tables, "verbs")["score"].tolist() == [1.0]
+    assert search_features(tables, "arm")["score"].tolist() == [0.25]
+    assert search_features(tables, "3").iloc[0].tolist()[:3] == [3, 1.0, "number"]
     assert not len(search_features(tables, "zebra"))
     with pytest.raises(InputError, match="empty"):
         search_features(tables, "  ")
+
+
+@pytest.mark.parametrize(
+    "query", ["was", "new york", "york new", "tense", "verbs", "arm", "3", "x", ""]
+)
+def test_the_page_finds_what_the_function_finds(query: str) -> None:
+    """One score: the same features in the same order, at the same places."""
+    features = pd.DataFrame(
+        {
+            "feature": [0, 1, 2, 3],
+            "concept": ["past tense", None, None, None],
+            "dataset": ["verbs", None, None, None],
+            "up_tokens": [None, '[" was", " Were"]', '[" warm"]', '[" x"]'],
+        }
+    )
+    examples = pd.DataFrame(
+        {
+            "feature": [2, 3, 3, 1],
+            "quantile": ["top", "top", "top", "0–25 %"],
+            "rank": [1, 1, 2, 1],
+            "peak": 0,
+            "activation": 3.0,
+            "tokens": [
+                '[" it", " was", " so"]',
+                '[" New", " Y", "ork", " was"]',
+                '["x"]',
+                '["york"]',
+            ],
+            "values": ["[3.0, 1.0, 0.0]", "[2.0, 1.0, 1.0, 0.0]", "[1.0]", "[1.0]"],
+        }
+    )
+    rows = features.astype(object).where(features.notna(), "").to_dict("records")
+    index = SearchIndex.of(
+        {row["feature"]: row for row in rows}, examples[examples["quantile"] == "top"]
+    )
+    found, total = index.search(query)
+    if not query:
+        assert (found, total) == ([], 0)
+        return
+    table = search_features(FeatureTables(features, examples, 9, 3), query)
+    assert [(one.feature, one.where) for one in found] == [
+        tuple(row) for row in table[["feature", "where"]].values.tolist()
+    ]
+    assert total == len(table) > 0
 
 
 @pytest.mark.models

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
-from probes.errors import DataError, InputError
+from probes.errors import DataError, InputError, NonFiniteError
 from probes.probing import LinearProbe
 from probes.sae.auroc import feature_aurocs
 from probes.sae.concepts import COLUMNS as CONCEPT_COLUMNS
 from probes.sae.concepts import concepts_of_features, feature_concepts
-from probes.sae.halves import Halves, concept_labels
+from probes.sae.halves import Halves, concept_labels, without_opposites
 from probes.sae.probing import COLUMNS as PROBING_COLUMNS
 from probes.sae.probing import sparse_probing
 from probes.types import LabelledTexts
@@ -217,7 +217,35 @@ def test_concepts_of_a_dataset() -> None:
     three = LabelledTexts.make("d", texts, ["a"] * 40 + ["b"] * 40 + ["c"] * 10)
     assert {name: int(y.sum()) for name, y in concept_labels(three).items()} == {"a": 40, "b": 40}
     two = LabelledTexts.make("d", texts, [False] * 40 + [True] * 50)
-    assert list(concept_labels(two)) == [two.label_names[1]]
+    assert list(concept_labels(two)) == list(two.label_names)
+    assert list(without_opposites(concept_labels(two))) == [two.label_names[1]]
+    assert list(without_opposites(concept_labels(three))) == ["a", "b"]
+
+
+def test_a_feature_of_the_first_class_is_told_by_it(told: Any) -> None:
+    """Not by the second class with an AUROC of 0; and what reads features both ways round counts the pair once."""
+    red = told[1]["first"]
+    data = LabelledTexts.make("colours", ["t"] * 600, np.where(red, "red", "blue").tolist())
+    labels = concept_labels(data)
+    codes = np.stack([~red * 1.0, red * 1.0], 1)
+    codes[::7] = 0.1
+    table = concepts_of_features(codes, None, labels, resamples=200).set_index("feature")
+    assert table["concept"].tolist() == ["blue", "red"]
+    assert table["auroc_low"].min() > 0.8
+    for made in (feature_concepts, sparse_probing):
+        rows = made({"sae": codes}, codes, labels, resamples=200)
+        assert set(rows["concept"]) == {"red"}
+
+
+def test_the_half_that_picks_has_an_interval_of_its_own(told: Any) -> None:
+    X, labels = told
+    codes = np.maximum(X, 0)
+    groups = np.arange(600) // 3
+    table = concepts_of_features(codes, None, labels, groups, resamples=500).set_index("feature")
+    assert (table["fit_low"] < table["fit_auroc"]).all()
+    assert table.loc[0, "fit_low"] > 0.9
+    widths = (table["fit_auroc"] - table["fit_low"]) / (table["auroc"] - table["auroc_low"])
+    assert 0.6 < widths.median() < 1.6
 
 
 def test_errors(told: Any) -> None:
@@ -234,5 +262,15 @@ def test_errors(told: Any) -> None:
         feature_concepts({}, X, labels, [1, 2])
     with pytest.raises(DataError, match="one class"):
         feature_concepts({}, X, {"rare": np.arange(600) == 0})
+    for bad in (np.nan, np.inf):
+        codes = X.copy()
+        codes[7, 2] = bad
+        for made in (codes, sparse.csr_array(codes)):
+            with pytest.raises(NonFiniteError, match=r"row 7, feature 2 \(1 of 600 rows\)"):
+                feature_concepts({"one": made}, None, labels, dense=False)
+        with pytest.raises(NonFiniteError, match="row 7"):
+            concepts_of_features(codes, None, labels)
+        with pytest.raises(NonFiniteError, match="row 7"):
+            sparse_probing({"one": codes}, None, labels, dense=False)
     with pytest.raises(InputError, match="1 or more"):
         sparse_probing({}, X, labels, ks=(0,))
