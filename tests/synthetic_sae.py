@@ -120,6 +120,11 @@ def measured(parts: Sequence[str], strength: float) -> list[Row]:
              **_span(_auc(method, more != "", strength), 0.03)}
             for task in TASKS for method in METHODS for more in ("", " edges")
         ]  # fmt: skip
+        rows += [
+            {"measure": "circuit_auc_difference", "dataset": task, "variant": method + more, "n": SEEDS, "seed": 0,
+             **_span(_auc("sae", more != "", strength) - _auc(method, more != "", strength), 0.08)}
+            for task in TASKS for method in METHODS if method != "sae" for more in ("", " edges")
+        ]  # fmt: skip
     return rows
 
 

@@ -186,7 +186,9 @@ def _sizes(data: RunData) -> str:
 
 
 def _unshown(data: RunData) -> str:
-    """What a reader may not conclude."""
+    """What a reader may not conclude; empty where no autoencoder was trained."""
+    if not saes_of(data):
+        return ""
     told = [
         "that the model itself computes with these features, or that another seed finds the same",
         "that a feature means what its top examples suggest: its weak examples and its control say more",

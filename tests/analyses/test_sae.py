@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from probes.cli.run import command_for, run_app
 from probes.cli.shell import invoke
 from probes.features import LookPlan, SaePlan, TrainPlan, study_autoencoders
 from probes.features.material import first_tokens, gather
+from probes.features.training import Clock
 from probes.report import RunData
 from probes.report.verdict import verdict
 from probes.runs import Findings, Previous, list_runs
+from probes.sae.features import FeatureTables
 from probes.sae.saelens import load_saelens
+from probes.sae.token_states import text_codes
 
 QUICK = [
     "--tokens",
@@ -165,6 +169,10 @@ def test_an_encoder_has_no_loss_and_no_effects(
         (["--concepts", "citties"], "citties"),
         (["--sparse-data", "nowhere"], "nowhere"),
         (["--data", "story.txtt"], "story.txtt"),
+        (["--parts", "loss"], "loss needs train"),
+        (["--parts", "csr,features,circuits"], "features needs train"),
+        (["--parts", "train,effects"], "effects needs features"),
+        (["--seeds", "4"], "5"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_no_run(
@@ -186,6 +194,135 @@ def test_too_few_texts_and_missing_layers_end_the_run_in_one_line(
     story.write_text("\n".join(story.read_text().splitlines()[:5]))
     assert run(decoder, story) == 2
     assert "at least 20 are needed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--parts", "csr"], "nothing could be done: csr: "),
+        (["--parts", "circuits", "--circuit-tasks", "none"], "no circuit task was asked for"),
+        (["--parts", "train,csr"], "no autoencoder was trained: the texts have"),
+    ],
+)
+def test_a_run_that_can_do_nothing_fails_with_its_reason_and_a_report(
+    decoder: Path, story: Path, home: Path, more: list[str], words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    story.write_text("\n".join(story.read_text().splitlines()[:25]))  # too few tokens to train on
+    assert run(decoder, story, *more) == 2
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]
+    (view,) = list_runs(home / "runs")
+    assert view.info["status"] == "failed"
+    assert words in view.info["message"]
+    assert not view.table("applies")["applies"].any()
+    assert words.split(":")[0] in (view.path / "report.html").read_text().lower()
+    # the same again, without doing it again
+    assert invoke(app, ["run", "--resume", view.slug]) == 2
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_narrow_embeddings_get_the_codes_that_fit(
+    tiny_model: Path, story: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probes.sae.recipe.default_steps", lambda n, batch_size: 20)
+    assert run(tiny_model, story, "--parts", "csr", "--sparse-data", "docstrings") == 0
+    (view,) = list_runs(home / "runs")
+    table = view.table("csr")
+    width = int(table[table["coder"] == "full"]["width"].iloc[0])
+    assert set(table[table["coder"] == "csr"]["active"]) == {
+        k for k in (8, 16, 32, 64) if k < width
+    }
+    assert width <= 64
+    assert any("need embeddings wider than" in note for note in view.info["warnings"])
+
+
+def test_effects_are_judged_on_texts_that_had_no_part_in_picking(
+    home: Path, story: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def described(model: Any, sae: Any, texts: Any, *_: Any, held_out: Any, **more: Any) -> Any:
+        seen["picked from"], seen["checked"] = list(texts), list(held_out)
+        features = pd.DataFrame({"feature": [3], "shown": [1]})
+        return FeatureTables(features, pd.DataFrame({"feature": [3]}), 1, 1)
+
+    def tried(model: Any, sae: Any, texts: Any, *_: Any, **more: Any) -> pd.DataFrame:
+        seen["tried"] = list(texts)
+        return pd.DataFrame({"feature": [3], "mode": ["steer"], "value": [0.0]})
+
+    monkeypatch.setattr("probes.features.reading.describe_features", described)
+    monkeypatch.setattr("probes.features.reading.feature_effects", tried)
+    training = TrainPlan(ks=(4,), n_features=64, steps=5, batch_size=256, tokens=4000)
+    plan = SaePlan(frozenset({"train", "features", "effects"}), training, max_length=16)
+    study = study_autoencoders(build("llama"), story.read_text().splitlines(), plan, Findings())
+    assert study.failure is None
+    held = study.material.chosen(study.material.held_out)
+    assert sorted(seen["checked"] + seen["tried"]) == sorted(held)
+    assert not set(seen["tried"]) & (set(seen["checked"]) | set(seen["picked from"]))
+    assert abs(len(seen["checked"]) - len(seen["tried"])) <= 1
+
+
+def test_concepts_are_looked_for_in_every_principal_component(
+    home: Path, story: Path, moods: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def recorded(model: Any, coders: dict[str, Any], *rest: Any, **more: Any) -> Any:
+        given.update(coders)
+        return text_codes(model, coders, *rest, **more)
+
+    monkeypatch.setattr("probes.features.reading.text_codes", recorded)
+    training = TrainPlan(ks=(4,), n_features=64, steps=5, batch_size=256, tokens=4000)
+    look = LookPlan(concepts=str(moods))
+    plan = SaePlan(frozenset({"train", "concepts"}), training, look, None, 16, 100)
+    study = study_autoencoders(build("llama"), story.read_text().splitlines(), plan, Findings())
+    assert study.failure is None
+    assert given["pca"].decoder_.shape == (32, 32)
+
+
+def test_time_and_sparsity_of_each_autoencoder(home: Path, story: Path) -> None:
+    """The time of one pass is shared out, and the number of active features asked for is told of every variant."""
+    training = TrainPlan(
+        ks=(2, 4), variant="batchtopk", n_features=64, steps=30, batch_size=256, tokens=4000
+    )
+    plan = SaePlan(frozenset({"train"}), training, max_length=16, draws=100)
+    start = time.monotonic()
+    study = study_autoencoders(build("llama"), story.read_text().splitlines(), plan, Findings())
+    took = time.monotonic() - start
+    models = study.tables["sae_models"]
+    assert models["target_l0"].tolist() == [2, 4]
+    assert models["seconds"].nunique() == 1
+    assert 0 < models["seconds"].sum() <= took
+
+
+def test_the_time_of_earlier_starts_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("probes.features.training.time.monotonic", lambda: now[0])
+    first = Clock(tmp_path / "training")
+    assert first.seconds == 0
+    for now[0] in (1001.0, 1003.0, 1004.5):  # written down at 3 seconds
+        first.tick()
+    now[0] = 5000.0
+    second = Clock(tmp_path / "training")
+    now[0] += 10
+    assert second.seconds == 13
+    (tmp_path / "training" / "seconds.json").write_text('{"seconds": "soon"}')
+    assert Clock(tmp_path / "training").seconds == 0
+    assert Clock(None).seconds == 0
+
+
+def test_a_costless_mean_is_told(home: Path, story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the last layer of this random model the mean costs less than nothing."""
+    training = TrainPlan(ks=(4,), layers=(3,), n_features=64, steps=5, batch_size=256, tokens=4000)
+    look = LookPlan(loss_texts=20)
+    plan = SaePlan(frozenset({"train", "loss"}), training, look, None, 16, 200)
+    found = Findings()
+    notes: list[str] = []
+    monkeypatch.setattr(found, "note", notes.append)
+    study_autoencoders(build("llama"), story.read_text().splitlines(), plan, found)
+    rows = pd.concat(found.frames)
+    assert rows[rows["measure"] == "loss_recovered"]["value"].isna().all()
+    assert any("L3: the mean in place of every state is not shown to cost" in n for n in notes)
 
 
 def test_a_study_goes_on_with_the_autoencoders_it_had_trained(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from probes.errors import InputError
+from probes.errors import DoesNotApply, InputError
 from probes.exits.compare_csr import compare_csr, time_searches
 from probes.exits.grid import GridPlan, layer_dim_grid
 from probes.exits.material import prepare
@@ -154,3 +154,19 @@ def test_times_are_medians_of_ways_that_take_turns():
     assert sorted(calls) == ["a"] * 3 + ["b"] * 3  # one round to warm up
     assert calls[2:4] == calls[4:][::-1]  # and the order rotates
     assert time_searches(searches, 3, rounds=0) == [None, None, None]
+
+
+def test_without_named_numbers_those_below_the_width_are_taken(rng):
+    material, embeddings = retrieval(rng)
+    rows = compare_csr(material, embeddings, draws=100, rounds=0)
+    assert [row["active"] for row in rows if row["coder"] == "csr"] == [8, 16]  # of 24 numbers
+    with pytest.raises(DoesNotApply, match="embeddings of 8 numbers"):
+        compare_csr(material, embeddings[:, :8], draws=100, rounds=0)
+    with pytest.raises(InputError, match="1 to 7"):  # what was named is refused
+        compare_csr(material, embeddings[:, :8], (8,), draws=100, rounds=0)
+
+
+def test_too_few_texts_to_fit_to_do_not_apply(rng):
+    material, embeddings = retrieval(rng, n=40, m=50)
+    with pytest.raises(DoesNotApply, match="too few to fit sparse codes: at least 100"):
+        compare_csr(material, embeddings, draws=100, rounds=0)

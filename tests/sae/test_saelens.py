@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from sklearn.exceptions import NotFittedError
 from probes.errors import FathometerError, InputError, NonFiniteError
 from probes.sae import VARIANTS, SparseAutoencoder
 from probes.sae.saelens import load_saelens, saelens_metadata, save_saelens
+from probes.sae.saelens_files import read_config
 
 WORKER = Path(__file__).with_name("saelens_worker.py")
 SAELENS = "6.54.12"
@@ -377,3 +379,38 @@ def test_we_read_what_the_package_writes(saelens: Path, tmp_path: Path) -> None:
     (tmp_path / "train-topk-scaled" / "activation_scaler.json").unlink()
     with pytest.raises(InputError, match="save_inference_model"):
         load_saelens(tmp_path / "train-topk-scaled")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)  # fmt: skip
+
+
+@given(
+    name=st.sampled_from(
+        [
+            "architecture", "activation_fn", "activation_fn_str", "activation_fn_kwargs", "k", "d_in", "d_sae",
+            "apply_b_dec_to_input", "normalize_activations", "rescale_acts_by_decoder_norm", "metadata",
+        ]
+    ),
+    value=JSON,
+    architecture=st.sampled_from(["topk", "standard", "batchtopk", "gated"]),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_whatever_a_config_says_is_read_or_refused(
+    name: str, value: Any, architecture: str
+) -> None:
+    config = {"d_in": 4, "d_sae": 8, "k": 2, "architecture": architecture, name: value}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "cfg.json").write_text(json.dumps(config))
+        with contextlib.suppress(FathometerError):  # and nothing else
+            assert read_config(Path(folder)).variant in VARIANTS
+
+
+@pytest.mark.parametrize("value", [[], {}, ["topk"], None, 3, True])
+def test_an_architecture_that_is_no_name_is_refused(value: Any, tmp_path: Path) -> None:
+    (tmp_path / "cfg.json").write_text(json.dumps({"d_in": 4, "d_sae": 8, "architecture": value}))
+    with pytest.raises(InputError, match="unknown architecture"):
+        load_saelens(tmp_path)
