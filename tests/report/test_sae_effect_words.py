@@ -13,13 +13,15 @@ from probes.report.sae_study import effects
 from probes.report.theme import ACCENT
 from probes.runs import RunView
 
+FIRST = next(iter(planted.READ))
+
 
 def _changed(tmp_path: Path, **more: object) -> RunData:
     """A run whose first feature has other values in the rows of ablation."""
     path = planted.write_sae_run(tmp_path, parts=("effects",))
     (file,) = path.rglob("sae_effects.parquet")
     frame = pd.read_parquet(file)
-    first = (frame["feature"] == planted.READ[0]) & (frame["mode"] == "ablate")
+    first = (frame["feature"] == FIRST) & (frame["mode"] == "ablate")
     for name, value in more.items():
         frame.loc[first, name] = value
     frame.to_parquet(file)
@@ -42,7 +44,7 @@ def test_features_of_few_tokens_are_not_told(tmp_path: Path) -> None:
     card = feature_effects(data)
     assert card is not None
     own = next(t for t in card.spec["data"] if t.get("name") == "feature")
-    at = own["meta"]["features"].index(planted.READ[0])
+    at = own["meta"]["features"].index(FIRST)
     assert own["marker"]["color"][at] != ACCENT
     assert own["marker"]["symbol"].count("circle-open") == 1
     assert own["marker"]["symbol"][at] == "circle-open"
