@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FEATURE_TEXTS = (
     1000  # read for examples: enough for features that are active once in ten thousand tokens
 )
-EFFECT_TEXTS = 300
+EFFECT_TEXTS = 150
 FEATURES_HALF, EFFECTS_HALF = (
     0,
     1,
