@@ -50,7 +50,8 @@ def test_a_probe_comes_along(tmp_path: Path) -> None:
     weight, bias = np.ones((D, 2), np.float32), np.zeros(2, np.float32)
     save_recipe(Recipe(1, "mean", probe=Probe(weight, bias, ("no", "yes"))), tmp_path / "one")
     probe = load_recipe(tmp_path / "one").probe
-    assert probe is not None and probe.labels == ("no", "yes")
+    assert probe is not None
+    assert probe.labels == ("no", "yes")
     np.testing.assert_array_equal(probe.weight, weight)
 
 
