@@ -20,7 +20,7 @@ from probes.exits.decision import Decision
 from probes.exits.grid import GridPlan, layer_dim_grid
 from probes.exits.latency import Latency, LatencyPlan, measure_latency
 from probes.exits.material import Material, builtin_texts, prepare
-from probes.exits.translator import MIN_TEXTS, Translator, TranslatorFitter
+from probes.exits.translate import MIN_TEXTS, Translator, TranslatorFitter
 from probes.exits.variants import LayerStates, centred, embedded, translated
 from probes.exits.walk import Budget
 from probes.linalg import normalise_rows

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.exits.translator import Translator
+from probes.exits.translate import Translator
 from probes.linalg import normalise_rows
 
 Array = NDArray[np.floating[Any]]
