@@ -35,6 +35,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
 
     from probes.datasets import limit_dataset, load_dataset, load_texts
     from probes.exits import Budget, LatencyPlan, StudyPlan, study_exits
+    from probes.exits.export import keep_recipes
     from probes.layers import measure_layers
 
     progress(0, None, "reading the data")
@@ -68,6 +69,8 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     run.write_table("chains", study.chains)
     run.write_table("losses", study.losses)
     run.write_table("share_draws", study.share_draws)
+    for reason in keep_recipes(run.path, study, model.embedding, getattr(data, "label_names", ())):
+        run.note(reason)
     run.write_decision(study.decision.to_dict())
 
 

@@ -65,6 +65,7 @@ class ExitStudy:
 
     `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget. `states` are the pooled states
     per layer of the data's own different texts, (texts, d) each, read from their store one layer at a time.
+    `pooled` holds those of all texts in `material`, by the change they were made under (None: the model as it is).
     """
 
     decision: Decision
@@ -76,6 +77,8 @@ class ExitStudy:
     translators: Mapping[int, Translator]
     parts: Mapping[str, IntArray]
     states: Mapping[int, Array]
+    material: Material
+    pooled: Mapping[str | None, Mapping[int, Array]]
 
 
 def fit_translators(
@@ -152,6 +155,8 @@ def study_states(
     made: Choice = choose(grid.scores, material.parts, budget, setting)
     timed = [] if latency is None else latency.rows(material.task.name, pooling, plan.seed)
     table = tidy([*grid.rows, *timed])
+    by_change: dict[str | None, Mapping[int, Array]] = {None: pooled}
+    by_change.update(changed or {})
     return ExitStudy(
         made.decision,
         table,
@@ -162,6 +167,8 @@ def study_states(
         translators,
         material.parts,
         LayerStates(pooled, lambda _, X: X[: material.own], sorted(pooled)),
+        material,
+        by_change,
     )
 
 
