@@ -30,8 +30,8 @@ class SeveralPoolings:
     """Pools the `exit` states of one model after the given layers in several ways at once; made once, used often.
 
     Args:
-        poolings: of mean, last, first, max, weighted and `sif`: the mean weighted by `token_weights`, Σ w h / Σ w, which
-            is the plain mean for a text whose tokens all weigh nothing.
+        poolings: of mean, last, first, max, weighted and `sif`: the mean weighted by `token_weights`, Σ w h / Σ w,
+            which is the plain mean for a text whose tokens all weigh nothing.
         token_weights: (vocabulary,) ≥ 0, the weight of every token id; needed by `sif` alone.
 
     Raises `InputError` for unknown poolings, no pooling, and weights that are missing or negative.

@@ -6,6 +6,7 @@ A streaming fitter keeps O(d²) statistics in float64 and gives a small frozen m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,15 @@ class Translator:
             raise InputError(
                 f"states have shape {X.shape}: (n, {len(self.coefficients)}) is what this translator takes"
             )
-        weight, bias = self.as_linear()
+        weight, bias = self._linear
         return X @ weight + bias
 
     def as_linear(self) -> tuple[Array, Array]:
         """The same map as one dense layer: weight (d, d_out) and bias (d_out,) with X @ weight + bias."""
+        return self._linear
+
+    @cached_property
+    def _linear(self) -> tuple[Array, Array]:
         weight = self.standardiser.inverse_scale[:, None] * self.coefficients
         return weight, self.intercept - self.standardiser.mean @ weight
 

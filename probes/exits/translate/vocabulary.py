@@ -7,6 +7,8 @@ sum of its tokens' entries, so every linear map of a bag is itself a table, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +31,14 @@ def token_counts(
 ) -> sparse.csr_array:
     """How often each vocabulary entry occurs in each text, as the model reads it: (n, vocabulary) float64.
 
-    Special tokens put around a text count too; what lies beyond `max_length` does not.
+    The tokens put around a text do not count, nor does what lies beyond `max_length`.
     """
-    from probes.capture.tokens import TextEncoder
+    return count_inside(_encode(model, texts, max_length), vocabulary_size(model))
 
-    encoder = TextEncoder(model.require_tokenizer(), max_length or model.max_length)
-    return count_tokens([one.ids for one in encoder(list(texts))], vocabulary_size(model))
+
+def count_inside(tokens: Sequence[Tokens], size: int) -> sparse.csr_array:
+    """Counts (n, size) of the tokens of each text that are not put around it."""
+    return count_tokens([one.ids[~one.special] for one in tokens], size)
 
 
 def vocabulary_size(model: Model) -> int:
@@ -56,9 +60,9 @@ def count_tokens(ids: Sequence[NDArray[np.integer[Any]]], size: int) -> sparse.c
 
 
 def sif_weights(counts: sparse.csr_array, a: float = SIF_A) -> Array:
-    """Weight a / (a + p) of every vocabulary entry, p its share of all tokens of the fit texts: (vocabulary,) in (0, 1].
+    """Weight a / (a + p) of every vocabulary entry, p its share of all tokens of the fit texts: (vocabulary,).
 
-    Entries that the fit texts do not hold weigh 1. Paper: Arora et al. 2017.
+    Lies in (0, 1]; entries that the fit texts do not hold weigh 1. Paper: Arora et al. 2017.
 
     >>> sif_weights(sparse.csr_array([[9.0, 1.0, 0.0]]), a=0.1).round(2).tolist()
     [0.1, 0.5, 1.0]
@@ -69,10 +73,48 @@ def sif_weights(counts: sparse.csr_array, a: float = SIF_A) -> Array:
     return a / (a + total / max(1.0, float(total.sum())))
 
 
-def bags(counts: sparse.csr_array, weights: Array, table: Array) -> Array:
-    """Σ_t w_t · table_t over the tokens of each text, divided by how many they are: (n, d)."""
-    sizes = np.maximum(1.0, np.asarray(counts.sum(axis=1)).ravel())
-    return (counts @ (np.asarray(weights)[:, None] * table)) / sizes[:, None]
+@dataclass(frozen=True, eq=False)
+class StaticTable:
+    """A vector and a weight for every vocabulary entry; the bag of a text is their mean product over its tokens.
+
+    `rows` (vocabulary, d) and `weights` (vocabulary,).
+    """
+
+    rows: Array
+    weights: Array
+
+    @classmethod
+    def build(cls, model: Model, counts: sparse.csr_array, a: float = SIF_A) -> StaticTable:
+        """The full model's embeddings of the vocabulary, weighted by how rare its entries are in `counts`."""
+        return cls(static_table(model), state_weights(model, counts, a))
+
+    def bags(self, counts: sparse.csr_array) -> Array:
+        """Σ_t w_t · row_t over the tokens of each text, divided by how many they are: (n, d); 0 for no token.
+
+        >>> StaticTable(np.eye(2), np.array([1.0, 0.5])).bags(sparse.csr_array([[1.0, 3.0], [0.0, 0.0]])).tolist()
+        [[0.25, 0.375], [0.0, 0.0]]
+        """
+        sizes = np.maximum(1.0, np.asarray(counts.sum(axis=1)).ravel())
+        return (counts @ self._weighted) / sizes[:, None]
+
+    @cached_property
+    def _weighted(self) -> Array:
+        return self.weights[:, None] * self.rows
+
+    def folded(self, weight: Array, bias: Array) -> Array:
+        """The rows (vocabulary, d_out) whose plain mean over a text's tokens is bag · weight + bias.
+
+        It is what a static embedding module holds: a translator of the bag alone needs no other module.
+        """
+        return self._weighted @ weight + bias
+
+
+def state_weights(model: Model, counts: sparse.csr_array, a: float = SIF_A) -> Array:
+    """SIF weights of the vocabulary; the tokens put around a text, which say nothing of it, weigh 0."""
+    weights = sif_weights(counts, a)
+    (example,) = _encode(model, ["a"])
+    weights[example.ids[example.special]] = 0.0
+    return weights
 
 
 def static_table(model: Model, progress: Any = False) -> NDArray[np.float32]:
@@ -115,9 +157,9 @@ def static_table(model: Model, progress: Any = False) -> NDArray[np.float32]:
 
 def _alone(model: Model, entries: Sequence[int]) -> list[Tokens]:
     """Each entry as the only token of a text, between the tokens that the tokenizer puts around one."""
-    from probes.capture.tokens import TextEncoder, Tokens
+    from probes.capture.tokens import Tokens
 
-    (example,) = TextEncoder(model.require_tokenizer(), model.max_length)(["a"])
+    (example,) = _encode(model, ["a"])
     inside = np.flatnonzero(~example.special)
     if not len(inside):
         raise ModelError(f"the tokenizer of {model.name} makes no token of the text 'a'")
@@ -127,3 +169,9 @@ def _alone(model: Model, entries: Sequence[int]) -> list[Tokens]:
         Tokens(np.concatenate([before, [entry], after]).astype(np.int64), special, False)
         for entry in entries
     ]
+
+
+def _encode(model: Model, texts: Sequence[str], max_length: int | None = None) -> list[Tokens]:
+    from probes.capture.tokens import TextEncoder
+
+    return TextEncoder(model.require_tokenizer(), max_length or model.max_length)(list(texts))
