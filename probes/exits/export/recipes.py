@@ -103,7 +103,8 @@ def recipe_of(
             X, task.labels, task.n_classes, study.material.parts["fit"], task.clusters
         )
         names = tuple(labels) or tuple(map(str, range(task.n_classes)))
-        recipe = replace(recipe, probe=Probe(weight, bias, names))
+        # Scores sum to zero over the classes: the same for every answer, and some heads can hold no other bias.
+        recipe = replace(recipe, probe=Probe(weight, bias - bias.mean(), names))
     else:
         recipe = replace(recipe, steps=simplified((*cut, Normalise()), width))
     return recipe
