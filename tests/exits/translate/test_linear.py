@@ -8,8 +8,8 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from probes.errors import InputError, NonFiniteError
-from probes.exits.translate import maps as module
 from probes.exits.translate import TranslatorFitter, fit_translator
+from probes.exits.translate import maps as module
 
 
 def test_planted_map_is_recovered_and_noise_is_not(rng):
