@@ -1,11 +1,11 @@
 """Translators against raw cut models, model2vec and the full model: share of its quality, with intervals, and speed.
 
-    python tests/benchmarks/bench_translators.py [--sets stsb,sick,scifact,nq] [--quick] [--pool 2500] [--max-length 128]
+    python tests/benchmarks/bench_translators.py [--quick] [--sets stsb,nq] [--pool 2500] [--max-length 128]
 
 Needs the shared development data beside the checkout. Fits on the fit part of each set and on unlabelled texts of other
 sets, judges on the rest. Quality is Spearman or nDCG@10, as a share of the full model's; `sym`: everything is cut;
 `asym`: cut texts (queries) against the full model's embeddings (documents). The interval is that of the difference to
-the raw model cut at the same layer (for what has none: to raw layer 0), a paired bootstrap over clusters of examples.
+the raw model cut at the same layer (model2vec: to raw layer 0), a paired bootstrap over clusters of examples.
 model2vec is compared at equal width where it is installed.
 """
 
@@ -231,7 +231,8 @@ def study(
         f"\n== {name}: {len(judge.rows)} examples judged, {len(fit)} fit texts ({material.extra} unlabelled)"
     )
     print(
-        f"full model {judge.draws(full[:own])[0]:.4f}; coverage {unlike.coverage:.3f}, length distance {unlike.length_distance:.2f}"
+        f"full model {judge.draws(full[:own])[0]:.4f}; coverage of the fit texts {unlike.coverage:.3f}, "
+        f"distance of their lengths {unlike.length_distance:.2f}"
     )
     layers = [0, 2] if options.quick else [0, 1, 2, 4]
     lines = lines_of(inputs, own, full, fit, layers, options.quick)
@@ -243,7 +244,7 @@ def study(
             ),
         )
     show(judge, lines)
-    if name in ("stsb", "scifact"):
+    if name == options.sets.split(",")[0]:
         print(
             learning_curve(inputs, full, 2, RICH, fit)[["n_texts", "value", "low", "high"]]
             .round(3)

@@ -71,8 +71,8 @@ class TranslatorSpec:
             return "a static vocabulary table is read beside the states"
         if len(self.poolings) > 1:
             return "several poolings are read"
-        if self.poolings[0] not in STOCK:
-            return f"the pooling {self.poolings[0]} weighs tokens by how rare they are"
+        if not set(self.poolings) <= set(STOCK):
+            return f"the pooling {'+'.join(self.poolings)} weighs tokens by how rare they are"
         return None
 
 
