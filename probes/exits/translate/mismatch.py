@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse, stats
@@ -54,6 +55,7 @@ def text_mismatch(fit: sparse.csr_array, target: sparse.csr_array) -> Mismatch:
     sizes = [np.asarray(counts.sum(axis=1)).ravel() for counts in (fit, target)]
     if not total.sum() or not len(sizes[0]):
         return Mismatch(0.0 if total.sum() else 1.0, 0.0, (0.0, 0.0))
-    distance = float(stats.ks_2samp(sizes[0], sizes[1], method="asymp")[0])
+    compared: Any = stats.ks_2samp(sizes[0], sizes[1], method="asymp")
+    distance = float(compared.statistic)
     medians = float(np.median(sizes[0])), float(np.median(sizes[1]))
     return Mismatch(float(total[known].sum() / total.sum()), distance, medians)

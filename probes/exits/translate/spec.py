@@ -68,7 +68,8 @@ class TranslatorSpec:
         if self.reach == "all":
             return "states of several layers are read"
         if self.table:
-            return "a static vocabulary table is read beside the states"
+            beside = "beside the states" if self.poolings else "in place of a transformer"
+            return f"a static vocabulary table is read {beside}"
         if len(self.poolings) > 1:
             return "several poolings are read"
         if not set(self.poolings) <= set(STOCK):

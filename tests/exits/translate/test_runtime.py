@@ -95,6 +95,27 @@ def test_a_translated_model_embeds_what_was_fitted(model, spec):
     np.testing.assert_allclose(runs(texts[3:4]), translator(inputs, slice(3, 4)), atol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_translator_of_the_table_alone_is_a_stock_static_embedding():
+    """Folded into one table, it gives the same embeddings in sentence-transformers' own module."""
+    library = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.models import Normalize, StaticEmbedding
+
+    model = zoo.build("bert")
+    texts = zoo.texts(60)
+    table = StaticTable.build(model, token_counts(model, texts))
+    inputs = read_inputs(model, texts, ("mean",), None, table)
+    full = model.embed(inputs.states["mean"][model.n_layers])
+    translator = fit_layer(inputs, full, 0, TranslatorSpec((), table=True))
+    folded = table.folded(*translator.map.as_linear()).astype(np.float32)
+    modules = [
+        StaticEmbedding(model.tokenizer.backend_tokenizer, embedding_weights=folded),
+        Normalize(),
+    ]
+    made = library.SentenceTransformer(modules=modules, device="cpu").encode(texts)
+    np.testing.assert_allclose(made, translator(inputs), atol=1e-5)
+
+
 def test_the_last_layer_translates_to_itself(model):
     texts = zoo.texts(300, longest=20)
     inputs = read_inputs(model, texts, (model.embedding.pooling,))
