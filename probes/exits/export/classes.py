@@ -87,7 +87,7 @@ def _stock_classifier(exit_: Exit) -> nn.Module:
         raise DoesNotApply("attention with a temperature is no part of it")
     if model.pad_id not in control_ids(model.require_tokenizer()):
         raise DoesNotApply("its tokenizer has no token that only pads")
-    weight, bias = affine(recipe, model.d_model)
+    weight, bias = affine(recipe, exit_.width)
     cut: Any = cut_model(model, recipe.layer)
     built = _with_head(cut, exit_)
     shift = _shift(weight, bias, cut, exit_)
@@ -163,7 +163,7 @@ def _write_with_code(folder: Path, exit_: Exit) -> None:
         other = AutoModel.from_config(cut.config)
     if type(other) is not type(cut):
         raise DoesNotApply(f"{type(cut).__name__} is only a part of {type(other).__name__}")
-    steps = steps_with_probe(recipe, model.d_model)
+    steps = steps_with_probe(recipe, exit_.width)
     tensors = {f"backbone.{name}": t.contiguous().clone() for name, t in cut.state_dict().items()}
     told: list[dict[str, Any]] = []
     for place, step in enumerate(steps):

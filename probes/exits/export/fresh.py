@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 Call = Callable[[list[str]], Any]
+Calls = tuple[
+    Call, Call
+]  # as a user encodes; and the modules alone: tokenising, transformer, pooling, maps
 
 
 class _Blocked(importlib.abc.MetaPathFinder):
@@ -34,27 +37,33 @@ def main(job_file: str) -> None:
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     torch.set_num_threads(job["threads"])
     load = _load_sentence if job["format"] == "sentence-transformers" else _load_transformers
-    encode = load(job["exported"], job)
+    calls = load(job["exported"], job)
     here = Path(job_file).parent
-    np.save(here / "embeddings.npy", encode(job["texts"]), allow_pickle=False)
+    np.save(here / "embeddings.npy", calls[0](job["texts"]), allow_pickle=False)
     told = {"blocked": _is_blocked(), "library": _version(job["format"]), "times": []}
     if job["seconds"] > 0:
-        told["times"] = _times(encode, load(job["full"], job), job)
+        told["times"] = _times(calls, load(job["full"], job), job)
     (here / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
 
-def _load_sentence(folder: str, job: dict[str, Any]) -> Call:
+def _load_sentence(folder: str, job: dict[str, Any]) -> Calls:
+    import torch
     from sentence_transformers import SentenceTransformer
 
-    model: Any = SentenceTransformer(folder, device="cpu")
+    model: Any = SentenceTransformer(folder, device="cpu").eval()
+    tokenise = getattr(model, "preprocess", None) or model.tokenize
 
     def encode(texts: list[str]) -> Any:  # prompts stand in the texts already
         return model.encode(texts, prompt="", batch_size=job["batch_size"], show_progress_bar=False)
 
-    return encode
+    def alone(texts: list[str]) -> Any:
+        with torch.inference_mode():
+            return model(tokenise(texts))["sentence_embedding"].float().numpy()
+
+    return encode, alone
 
 
-def _load_transformers(folder: str, job: dict[str, Any]) -> Call:
+def _load_transformers(folder: str, job: dict[str, Any]) -> Calls:
     import numpy as np
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
@@ -77,25 +86,29 @@ def _load_transformers(folder: str, job: dict[str, Any]) -> Call:
             found.append((out.logits if job["classes"] else out.pooler_output).float().numpy())
         return np.concatenate(found)
 
-    return encode
+    return encode, encode
 
 
-def _times(exit_: Call, full: Call, job: dict[str, Any]) -> list[list[float]]:
-    """Milliseconds per text of (exit, full model) in every round, in turns, on other texts in every round."""
+def _times(exit_: Calls, full: Calls, job: dict[str, Any]) -> list[list[float]]:
+    """Milliseconds per text in every round, in turns and on other texts in every round.
+
+    Columns: exit and full model without, then with what the library does around them.
+    """
     texts, size = job["timed"], job["timed_batch"]
-    exit_(texts[:size])
-    full(texts[:size])
+    calls = (exit_[1], full[1], exit_[0], full[0])
+    for call in calls:
+        call(texts[:size])
     rounds: list[list[float]] = []
     start = time.perf_counter()
     while len(rounds) < job["max_rounds"]:
         if len(rounds) >= job["min_rounds"] and time.perf_counter() - start > job["seconds"]:
             break
         batch = [texts[(len(rounds) * size + i) % len(texts)] for i in range(size)]
-        taken = [0.0, 0.0]
-        order = (0, 1) if len(rounds) % 2 == 0 else (1, 0)
-        for which in order:
+        taken = [0.0] * len(calls)
+        for turn in range(len(calls)):
+            which = (turn + len(rounds)) % len(calls)
             before = time.perf_counter()
-            (exit_, full)[which](batch)
+            calls[which](batch)
             taken[which] = (time.perf_counter() - before) * 1000 / size
         rounds.append(taken)
     return rounds

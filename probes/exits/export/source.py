@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +47,18 @@ class Exit:
     def name(self) -> str:
         return self.candidate.name
 
+    @cached_property
+    def width(self) -> int:
+        """Coordinates of the states at the exit; some models project after their last block."""
+        from probes.models import cut_model
+        from probes.models.inputs import run_base, trial_inputs
+
+        base = cut_model(self.model, self.recipe.layer)
+        return int(run_base(base, trial_inputs(self.model.hf_model, rows=1)).shape[-1])
+
     def full(self) -> Exit:
         """The whole model written in the same way: what time is compared with. A probe of zeros takes its time too."""
-        model, d = self.model, self.model.d_model
+        model, d = self.model, self.width
         recipe = raw_recipe(model.n_layers, d, self.recipe.pooling, model.embedding, d)
         if self.recipe.probe is not None:
             labels = self.recipe.probe.labels

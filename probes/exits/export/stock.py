@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -59,14 +59,14 @@ def write_stock(folder: Path, exit_: Exit) -> None:
             "Use --format transformers --with-code"
         )
     write_backbone(folder, exit_)
-    steps = steps_with_probe(exit_.recipe, exit_.model.d_model)
+    steps = steps_with_probe(exit_.recipe, exit_.width)
     truncate = None
     if steps and isinstance(steps[-1], Truncate):
         truncate = steps[-1].dim
         steps = steps[:-1]
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
     _write_pooling(make_dir(folder / "1_Pooling"), exit_)
-    width = exit_.model.d_model
+    width = exit_.width
     for place, step in enumerate(steps, start=2):
         kind = "Normalize" if isinstance(step, Normalise) else "Dense"
         path = f"{place}_{kind}"
@@ -113,11 +113,33 @@ def write_backbone(folder: Path, exit_: Exit, cut: Any = None) -> None:
     from probes.models import cut_model
     from probes.models.quiet import quiet_transformers
 
-    part: Any = cut_model(exit_.model, exit_.recipe.layer) if cut is None else cut
+    part: Any = _loadable(cut_model(exit_.model, exit_.recipe.layer)) if cut is None else cut
     with quiet_transformers():
         part.save_pretrained(folder)
     clean_settings(folder / "config.json", {})
     write_tokenizer(folder, exit_)
+
+
+def _loadable(cut: Any) -> Any:
+    """`cut` as what the libraries make of its configuration: of an encoder-decoder's encoder, its encoder model."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_TEXT_ENCODING_MAPPING,
+        MODEL_MAPPING,
+    )
+
+    made: Any = cast("Any", MODEL_MAPPING).get(type(cut.config), None)
+    kind: Any = cast("Any", MODEL_FOR_TEXT_ENCODING_MAPPING).get(type(cut.config), None)
+    if type(cut) in (made, kind):
+        return cut
+    encoder = None if kind is None else kind(cut.config).to(cut.dtype)
+    if encoder is None or type(encoder.get_encoder()) is not type(cut):
+        other = "another model" if made is None else made.__name__
+        raise DoesNotApply(
+            f"{type(cut).__name__} is only a part of {other}, which no library loads alone"
+        )
+    encoder.get_encoder().load_state_dict(cut.state_dict())
+    encoder.set_input_embeddings(cut.get_input_embeddings())
+    return encoder.eval()
 
 
 def write_tokenizer(folder: Path, exit_: Exit) -> None:
@@ -167,7 +189,7 @@ def _write_pooling(folder: Path, exit_: Exit) -> None:
     flags = {
         flag: flag == wanted for flag in (*_POOLINGS.values(), "pooling_mode_mean_sqrt_len_tokens")
     }
-    told = {"word_embedding_dimension": exit_.model.d_model, **flags, "include_prompt": True}
+    told = {"word_embedding_dimension": exit_.width, **flags, "include_prompt": True}
     write_json(folder / "config.json", told)
 
 
