@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 SIF = "sif"
+Pooled = dict[str, dict[int, Float32]]
 
 
 class SeveralPoolings:
@@ -62,26 +63,22 @@ class SeveralPoolings:
         self, reading: Reading, progress: bool | Report = False
     ) -> dict[str, dict[int, Float32]]:
         """{pooling: {layer: (n, d) float32}} of the texts of `reading`, row i is text i."""
-        found: dict[str, dict[int, Float32]] = {name: {} for name in self.poolings}
-
-        def put_rows(rows: NDArray[np.int64], place: Place, states: Any) -> None:
-            for name, pooled in zip(self.poolings, states, strict=True):
-                mine = found[name]
-                if place.number not in mine:
-                    mine[place.number] = np.full(
-                        (reading.source.n, pooled.shape[1]), np.nan, np.float32
-                    )
-                mine[place.number][rows] = pooled
-
-        def each(batch: Batch) -> None:
-            pool = self._poolers(batch)
-            reduce_batch(
-                self.model, self._runner, batch, lambda _, states: pool(states),
-                lambda place, made: put_rows(batch.rows, place, made.cpu().numpy()),
-            )  # fmt: skip
-
-        reading.run(each, progress)
+        found: Pooled = {name: {} for name in self.poolings}
+        reading.run(lambda batch: self.put(batch, found, reading.source.n), progress)
         return found
+
+    def put(self, batch: Batch, found: Pooled, n: int) -> None:
+        """Pool one batch into the rows `batch.rows` of `found`, whose arrays, of n rows, are made as they are met."""
+
+        def put_rows(place: Place, made: Tensor) -> None:
+            for name, pooled in zip(self.poolings, made.cpu().numpy(), strict=True):
+                mine = found.setdefault(name, {})
+                if place.number not in mine:
+                    mine[place.number] = np.full((n, pooled.shape[1]), np.nan, np.float32)
+                mine[place.number][batch.rows] = pooled
+
+        pool = self._poolers(batch)
+        reduce_batch(self.model, self._runner, batch, lambda _, states: pool(states), put_rows)
 
     def _poolers(self, batch: Batch) -> Any:
         """A function of states (batch, token, d) that gives (poolings, batch, d)."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import InputError
-from probes.exits.translate.spec import Inputs, LayerTranslator, TranslatorSpec
+from probes.exits.translate.spec import Inputs, LayerTranslator
 from probes.exits.translate.vocabulary import (
     StaticTable,
     count_inside,
@@ -63,7 +63,9 @@ class TranslatedModel:
         table: StaticTable | None = None,
         max_length: int | None = None,
     ) -> None:
+        from probes.capture.capture import default_batch_tokens, padding_side_for
         from probes.capture.several import SeveralPoolings
+        from probes.capture.source import BatchPlan
         from probes.capture.tokens import TextEncoder
 
         spec = translator.spec
@@ -72,7 +74,7 @@ class TranslatedModel:
                 f"the translator {spec.name!r} reads a static table: give the one it was fitted with"
             )
         self.model, self.translator, self.table = model, translator, table
-        self.max_length = max_length
+        self._plan = BatchPlan(default_batch_tokens(model), padding_side_for(model, None))
         self._encoder = TextEncoder(model.require_tokenizer(), max_length or model.max_length)
         self._size = vocabulary_size(model)
         self._pool = None
@@ -83,17 +85,14 @@ class TranslatedModel:
             )
 
     def __call__(self, texts: Sequence[str]) -> Array:
-        from probes.capture.observe import Reading
+        from probes.capture.source import TextSource
 
-        spec: TranslatorSpec = self.translator.spec
+        source = TextSource(texts, self._encoder, self.model.pad_id)
         states: Any = {}
-        tokens = None
         if self._pool is not None:
-            reading = Reading.of(self.model, texts, max_length=self.max_length)
-            states = self._pool(reading)
-            tokens = reading.source.tokens(0, len(texts))  # type: ignore[attr-defined]
+            for batch in source.load(0, len(texts), self._plan):
+                self._pool.put(batch, states, len(texts))
         bag = None
-        if spec.table and self.table is not None:
-            tokens = tokens or self._encoder(list(texts))
-            bag = self.table.bags(count_inside(tokens, self._size))
+        if self.translator.spec.table and self.table is not None:
+            bag = self.table.bags(count_inside(source.tokens(0, len(texts)), self._size))
         return self.translator(Inputs(states, bag))
