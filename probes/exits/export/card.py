@@ -88,7 +88,7 @@ def _numbers(exit_: Exit) -> list[str]:
         "## What it keeps",
         "",
         f"Measured on {data['name']} ({data['n']:,} examples, licence: {data.get('licence')}), on a test part of "
-        f"{promise.n:,} examples that was looked at once.",
+        f"{promise.n:,} examples that took no part in the choice.",
         "",
         "| | this model | full model |",
         "|---|---|---|",
