@@ -3,9 +3,10 @@
     fathometer run exit-layers --model minilm --data pairs.csv --min-quality 0.95
     python analyses/exit_layers.py --model minilm --data pairs.csv
 
-Captures the states of every layer once, measures quality at every layer × width (raw, centred and translated), times
-every layer, and chooses the cheapest exit that keeps the asked quality by an order-and-test procedure on parts of the
-data that do not overlap. Label-free layer metrics are shown beside it and choose nothing.
+Captures the states of every layer once, measures quality at every layer × width (raw, centred, translated, and where
+asked for sparse codes), times every layer, and chooses the cheapest exit that keeps the asked quality by an
+order-and-test procedure on parts of the data that do not overlap. Label-free layer metrics are shown beside it and
+choose nothing.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
         max_length=options["max_length"],
         cache=True,
         temperatures=temperatures_of(options),
+        sparse_codes=sparse_codes_of(options),
     )
     budget = Budget(options["min_quality"], options["max_loss"], options["confidence"])
     study = study_exits(model, data, budget, texts, plan, progress)
@@ -96,10 +98,21 @@ def temperatures_of(options: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(tau for tau in found if tau != 1)
 
 
+def sparse_codes_of(options: Mapping[str, Any]) -> tuple[int, ...]:
+    """Active numbers of sparse codes, separated by commas."""
+    given = [part.strip() for part in (options["sparse_codes"] or "").split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() and 0 < int(part) < 10**6 for part in given):
+        raise InputError(
+            f"--sparse-codes {options['sparse_codes']!r}: whole numbers above 0, separated by commas, such as 16,32"
+        )
+    return tuple(sorted({int(part) for part in given}))
+
+
 def check(options: Mapping[str, Any]) -> None:
     """Refuse names of models, data and texts that mean nothing, before a run folder is made."""
 
     temperatures_of(options)
+    sparse_codes_of(options)
     require_options(options, "data", "texts")
 
 
@@ -141,6 +154,14 @@ ANALYSIS = Analysis(
             None,
             "Also try dividing the attention logits of every block by these (TempScale), separated by commas: 0.8,0.9. "
             "Each is another chain of candidates to test, which costs confidence.",
+        ),
+        Option(
+            "sparse_codes",
+            str,
+            None,
+            "Also try sparse codes (CSR) with so many active numbers, separated by commas: 16,32. They are fitted to "
+            "the full model's embeddings of --texts and the fit part, and stand at every translated layer: one more "
+            "chain of candidates, which costs confidence, and a minute or so for each number.",
         ),
         Option(
             "query_prompt", str, None, "Text put before every query; default the maker's, if any."

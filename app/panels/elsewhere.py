@@ -20,13 +20,16 @@ ICONS = {
     "concepts": ":material/stacked_line_chart:",
     "heads": ":material/grid_on:",
     "circuits": ":material/account_tree:",
+    "sae": ":material/scatter_plot:",
 }
 _OWN = {  # analyses that have a page of their own
     "concept-depth": "concepts",
     "embedding-collapse": "collapse",
     "retrieval-heads": "heads",
     "circuits": "circuits",
+    "sae": "sae",
 }
+_TITLES = {"sae": "Features"}  # pages whose title is not their address
 
 
 def how_to(text: str, command: str) -> None:
@@ -66,7 +69,7 @@ def elsewhere(run: Shown, analysis: str, missed: str, command: str) -> None:
     page = _OWN.get(name, "overview")
     st.page_link(
         PAGES / f"{page}.py",
-        label=f"Its figures are on the page {page.capitalize()}",
+        label=f"Its figures are on the page {_TITLES.get(page, page.capitalize())}",
         icon=ICONS[page],
     )
     newest = next((v for v in state.runs() if v.info.get("analysis") == analysis), None)

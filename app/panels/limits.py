@@ -12,7 +12,15 @@ from probes.report.figures import FigureCard
 _AIR = 0.04
 
 
-_VALUES_ON_X = ("concept-erasure", "concept-causal", "label-agreement", "collapse-remedies-layer")
+_VALUES_ON_X = (
+    "concept-erasure",
+    "concept-causal",
+    "label-agreement",
+    "collapse-remedies-layer",
+    "sae-loss",
+    "sae-concepts",
+    "sae-effects",
+)
 
 
 def equal_limits(cards: list[FigureCard | None]) -> list[FigureCard | None]:

@@ -12,6 +12,7 @@ from panels.collapse import asks_for_collapse
 from panels.concepts import asks_for_concepts, study_of
 from panels.elsewhere import ICONS, PAGES
 from panels.heads import asks_for_circuits, asks_for_heads
+from panels.sae import asks_for_sae
 from panels.state import Shown
 from panels.words import section
 from probes.report.figures import FIGURES
@@ -63,6 +64,13 @@ _KINDS = (
         "All figures of these circuits",
         "circuit-tasks",
         "No task was measured (yet).",
+    ),
+    _Kind(
+        asks_for_sae,
+        "sae",
+        "All figures of these features",
+        "sae-reconstruction",
+        "What the autoencoder keeps was not measured (yet).",
     ),
 )
 

@@ -50,6 +50,7 @@ page = st.navigation(
             icon=":material/account_tree:",
             url_path="circuits",
         ),
+        st.Page(pages / "sae.py", title="Features", icon=":material/scatter_plot:", url_path="sae"),
         st.Page(pages / "runs.py", title="Runs", icon=":material/folder_open:", url_path="runs"),
     ]
 )

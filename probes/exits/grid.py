@@ -18,6 +18,9 @@ from probes.stats import percentile_interval
 
 Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
+States = (
+    Array | Mapping[int, Array]
+)  # one array cut to many widths, or an array of its own for each
 Progress = Callable[[int, int, str], None]
 
 SITE = "exit"
@@ -62,7 +65,7 @@ class GridPlan:
 
 def layer_dim_grid(
     task: Task,
-    variants: Mapping[str | None, Mapping[int, Array]],
+    variants: Mapping[str | None, Mapping[int, States]],
     splits: Mapping[str, IntArray],
     fit: IntArray,
     plan: GridPlan | None = None,
@@ -71,7 +74,8 @@ def layer_dim_grid(
     """Every measure of `task` at every layer × width × variant.
 
     Parameters: `variants` maps a variant's name (None: raw) to its states per layer, (texts, d) each, read once,
-    one layer at a time; the raw variant must hold the last layer, which is the full model. `splits` names sets of
+    one layer at a time; the raw variant must hold the last layer, which is the full model. A layer may hold a mapping
+    instead, from dim to states that are measured whole: sparse codes by their active numbers. `splits` names sets of
     examples to report; `all` is added. `fit` are the examples that probes are fitted on (used by classification
     only).
 
@@ -98,9 +102,8 @@ def layer_dim_grid(
     for done, (variant, layer) in enumerate(jobs):
         if progress:
             progress(done, len(jobs), "measuring quality at every layer and width")
-        states = check_matrix(variants[variant][layer], f"layer {layer} ({variant or 'raw'})")
-        dims = plan.widths(states.shape[1])
-        cells = task.score(states, dims, fit)
+        what = f"layer {layer} ({variant or 'raw'})"
+        dims, cells = _cells(task, variants[variant][layer], fit, plan, what)
         where = {"layer": layer, "variant": variant, "pooling": plan.pooling}
         for name, drawn in resamples.items():
             rows += _rows(task, cells, dims, parts[name], drawn, {**where, "split": name}, plan)
@@ -113,6 +116,21 @@ def layer_dim_grid(
         (c for c in candidates if c.variant is None and c.layer == last), key=lambda c: c.dim
     )
     return GridResult(rows, CandidateScores(task, tuple(candidates), np.concatenate(scores), full))
+
+
+def _cells(
+    task: Task, held: States, fit: IntArray, plan: GridPlan, name: str
+) -> tuple[list[int], dict[str, Array]]:
+    """The dims of one layer and variant, and every measure per dim and example: {measure: (dims, n)}."""
+    if not isinstance(held, Mapping):
+        states = check_matrix(held, name)
+        dims = plan.widths(states.shape[1])
+        return dims, task.score(states, dims, fit)
+    dims, parts = sorted(held), list[dict[str, Array]]()
+    for m in dims:
+        states = check_matrix(held[m], name)
+        parts.append(task.score(states, [states.shape[1]], fit))
+    return dims, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _rows(

@@ -17,17 +17,32 @@ from numpy.typing import NDArray
 
 from probes.exits.choose import Choice, Setting, check_parts, choose
 from probes.exits.decision import Decision
-from probes.exits.grid import GridPlan, layer_dim_grid
+from probes.exits.grid import GridPlan, States, layer_dim_grid
 from probes.exits.latency import Latency, LatencyPlan, measure_latency
 from probes.exits.material import Material, builtin_texts, prepare
+from probes.exits.sparse_codes import (
+    FEWEST,
+    check_actives,
+    code_caveats,
+    describe_coders,
+    fit_coders,
+)
 from probes.exits.translate import MIN_TEXTS, Translator, TranslatorFitter
-from probes.exits.variants import LayerStates, centred, embedded, translated
+from probes.exits.variants import (
+    CodedStates,
+    LayerStates,
+    centred,
+    embedded,
+    in_full_space,
+    translated,
+)
 from probes.exits.walk import Budget
 from probes.linalg import normalise_rows
 from probes.tables import tidy
 
 if TYPE_CHECKING:
     from probes.models import Model
+    from probes.sae.csr import CSRCoder
     from probes.store import Store
     from probes.types import Dataset
 
@@ -45,7 +60,8 @@ class StudyPlan:
     `prompts` holds texts put before what is encoded (keys `query` and `document`, or `text`; None: the maker's);
     `latency` None leaves time unmeasured; `max_length` is in tokens (None: the model's own); `cache` keeps the captured
     states for the next time. `temperatures` by which attention is divided are candidates beside the model as it is;
-    each is a chain of its own, and all chains share the risk of error.
+    each is a chain of its own, and all chains share the risk of error. `sparse_codes` are active numbers k: codes of
+    the full and the translated embeddings (`CSRCoder`) are one more chain, whose dims are these k.
     """
 
     pooling: str | None = None
@@ -57,6 +73,7 @@ class StudyPlan:
     max_length: int | None = None
     cache: bool = False
     temperatures: tuple[float, ...] = ()
+    sparse_codes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,7 @@ class ExitStudy:
     `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget. `states` are the pooled states
     per layer of the data's own different texts, (texts, d) each, read from their store one layer at a time.
     `pooled` holds those of all texts in `material`, by the change they were made under (None: the model as it is).
+    `coders` make the sparse codes that were candidates, by their active numbers.
     """
 
     decision: Decision
@@ -79,6 +97,7 @@ class ExitStudy:
     states: Mapping[int, Array]
     material: Material
     pooled: Mapping[str | None, Mapping[int, Array]]
+    coders: Mapping[int, CSRCoder] = field(default_factory=dict[int, "CSRCoder"])
 
 
 def fit_translators(
@@ -128,13 +147,24 @@ def study_states(
         caveats.append(
             f"{len(fit_rows)} texts are too few to fit translators ({MIN_TEXTS} are needed): left out"
         )
-    variants: dict[str | None, Mapping[int, Array]] = {None: raw}
+    variants: dict[str | None, Mapping[int, States]] = {None: raw}
     if (
         material.task.kind != "classification"
     ):  # a probe standardises: centring would change nothing
         variants["centred"] = centred(raw, fit_rows)
+    moved = translated(pooled, translators)
     if translators:
-        variants["translated"] = translated(pooled, translators)
+        variants["translated"] = moved
+    coders: dict[int, CSRCoder] = {}
+    if plan.sparse_codes and len(fit_rows) >= FEWEST:
+        full = np.asarray(raw[max(pooled)])
+        coders = fit_coders(full, fit_rows, plan.sparse_codes, plan.seed, report)
+        variants["csr"] = CodedStates(in_full_space(raw, moved), coders)
+        caveats += code_caveats(coders)
+    elif plan.sparse_codes:
+        caveats.append(
+            f"{len(fit_rows)} texts are too few to fit sparse codes ({FEWEST} are needed): left out"
+        )
     variants |= {name: embedded(states, embed) for name, states in (changed or {}).items()}
     pooling = plan.pooling
     grid_plan = GridPlan(plan.dims, plan.draws, plan.seed, pooling=pooling)
@@ -148,6 +178,7 @@ def study_states(
         "translators": {
             str(k): {"n": t.n, "penalty": t.penalty, "r2": t.r2} for k, t in translators.items()
         },
+        **({"sparse_codes": describe_coders(coders)} if coders else {}),
     }
     cost = None if latency is None else latency.relative_cost()
     # Twice the grid's draws: the bound of a chain lies further out in the tail than a 95 % interval.
@@ -169,6 +200,7 @@ def study_states(
         LayerStates(pooled, lambda _, X: X[: material.own], sorted(pooled)),
         material,
         by_change,
+        coders,
     )
 
 
@@ -210,6 +242,7 @@ def study_exits(
     extra = builtin_texts(data.all_texts(), seed=plan.seed) if texts is None else texts
     material = prepare(data, extra, plan.seed, prompts_for(model, data, plan.prompts))
     check_parts(material.task, material.parts, budget)
+    check_actives(plan.sparse_codes, model.d_model)
     if not model.embedding.is_cosine:
         material = material.with_caveat(
             f"the model's maker compares by {model.embedding.similarity}; here every similarity is a cosine"

@@ -1,15 +1,18 @@
-"""States per layer in the variants that are candidates: raw, centred, translated; computed when they are read."""
+"""States per layer in the variants that are candidates: raw, centred, translated, sparse codes; computed when read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probes.exits.translate import Translator
 from probes.linalg import normalise_rows
+
+if TYPE_CHECKING:
+    from probes.sae.csr import CSRCoder
 
 Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
@@ -58,3 +61,39 @@ def translated(pooled: Mapping[int, Array], translators: Mapping[int, Translator
         return normalise_rows(translators[layer](X)).astype(X.dtype, copy=False)
 
     return LayerStates(pooled, change, sorted(translators))
+
+
+def in_full_space(raw: Mapping[int, Array], moved: Mapping[int, Array]) -> LayerStates:
+    """The full model's embeddings at the last layer, and at the others what translators make of their states."""
+    last = max(raw)
+
+    def change(layer: int, X: Array) -> Array:
+        return X if layer == last else moved[layer]
+
+    return LayerStates(raw, change, [*sorted(moved), last])
+
+
+class CodedStates(Mapping[int, Mapping[int, Array]]):
+    """Layer → active numbers k → codes (texts, features) at unit length, dense, made at every read.
+
+    One coder per k, fitted to the full model's embeddings, serves all layers: `states` of the lower ones are
+    translated, and so stand for those embeddings.
+    """
+
+    def __init__(self, states: Mapping[int, Array], coders: Mapping[int, CSRCoder]) -> None:
+        self._states = states
+        self._coders = coders
+
+    def __getitem__(self, layer: int) -> Mapping[int, Array]:
+        held = self._states[layer]
+
+        def codes(k: int, _: Array) -> Array:
+            return normalise_rows(self._coders[k].transform(held).toarray())
+
+        return LayerStates(dict.fromkeys(self._coders, held), codes, sorted(self._coders))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._states))
+
+    def __len__(self) -> int:
+        return len(self._states)

@@ -17,6 +17,8 @@ from probes.report.data import RunData, mapping, sequence
 from probes.report.figures import FigureCard, cards
 from probes.report.heads import heads_verdict
 from probes.report.quality import quality_verdict
+from probes.report.sae import sae_verdict
+from probes.report.sae_list import autoencoder_table
 from probes.report.tables import Table, command, provenance
 from probes.report.text import clean
 from probes.report.verdict import Verdict, alternatives, caveats, verdict
@@ -26,6 +28,7 @@ CONCLUSIONS = (
     quality_verdict,
     heads_verdict,
     circuits_verdict,
+    sae_verdict,
 )  # registered as they are loaded; `verdict` asks each
 _NAMED = 3  # datasets that a title names one by one
 
@@ -55,7 +58,12 @@ class Report:
 
 def compose(data: RunData, slug: str) -> Report:
     """Read a run's parts into a report; absent parts leave out their sections."""
-    tables = [alternatives(data), chain_table(data), depth_test_table(data)]
+    tables = [
+        alternatives(data),
+        chain_table(data),
+        depth_test_table(data),
+        autoencoder_table(data),
+    ]
     return Report(
         head(data, slug),
         verdict(data),

@@ -1,17 +1,19 @@
 """BatchTopK: the k · rows largest pre-activations of a batch, as many in each row as it needs.
 
-Bussmann, Leask & Nanda 2024 (arXiv 2412.06410). At inference a code is active above a fixed threshold, the running mean
-of the smallest value that training kept, so that it does not depend on the rest of the batch.
+Bussmann, Leask & Nanda 2024 (arXiv 2412.06410). At inference a code is active above a fixed threshold, so that it does
+not depend on the rest of the batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
-from probes.sae.network import VARIANTS, Network, follow, level_of, scores
+from probes.sae.network import MEMORY, VARIANTS, Network, raised_bias, threshold_above
 from probes.sae.sparse import Codes, pair_dots
-from probes.sae.topk import TopK
+from probes.sae.topk import TopK, score_parts
 
 
 class BatchTopK(TopK):
@@ -20,40 +22,66 @@ class BatchTopK(TopK):
     name = "batchtopk"
     threshold = True
 
-    def choose(self, net: Network, x: Tensor) -> tuple[Codes, Tensor]:
+    def choose(self, net: Network, x: Tensor) -> Codes:
         recipe = net.recipe
-        pre = scores(net.weights, x, recipe.precision)
         wanted = round(recipe.sizes.l0 * len(x))
-        places = largest(pre, wanted, guess=level_of(net))
-        rows, cols = places // pre.shape[1], places % pre.shape[1]
+        for floor in (
+            0.7 * _level(net),
+            0.0,
+        ):  # few are above the last threshold: only they are sorted
+            parts = (pre for _, pre in score_parts(net, x))
+            places, values = largest(parts, wanted, floor)
+            if len(places) >= wanted or floor <= 0:
+                break
+        rows, cols = places // recipe.sizes.m, places % recipe.sizes.m
         if recipe.precision == "preselect":
             w = net.weights
             values = pair_dots(x, rows, w["encoder"], cols) + w["encoder_bias"][cols]
-        else:
-            values = pre.view(-1)[places].float()
-        least = float(values.min()) if len(values) else 0.0
-        follow(net, least)
-        return Codes(rows, cols, values.clamp_min(0), len(x)), pre
+        values = values.float()
+        net.state["level"].mul_(MEMORY).add_((1 - MEMORY) * (values.min() if len(values) else 0.0))
+        return Codes(rows, cols, values.clamp_min(0), len(x))
 
-    def frozen_threshold(self, net: Network) -> Tensor:
-        bias = net.weights["encoder_bias"]
-        return torch.full_like(bias, max(level_of(net), 0.0))
+    def frozen_bias(self, net: Network, level: float) -> Tensor:
+        return raised_bias(net, level)
+
+    def frozen_threshold(self, net: Network, level: float) -> Tensor:
+        return threshold_above(net, level)
 
 
-def largest(pre: Tensor, wanted: int, guess: float) -> Tensor:
-    """Places in the flattened pre (rows, m) of its `wanted` largest positive values, ascending.
+def _level(net: Network) -> float:
+    """Running mean of the smallest value kept, corrected for its start at zero."""
+    count = int(net.state["count"])
+    return float(net.state["level"]) / (1 - MEMORY**count) if count else 0.0
 
-    Only values above 0.7 times the last threshold (`guess`) are sorted, where those are enough.
+
+def largest(parts: Iterable[Tensor], wanted: int, floor: float) -> tuple[Tensor, Tensor]:
+    """Places, ascending, and values of the `wanted` largest above `floor` in parts (rows, m) laid end to end.
+
+    Fewer where not so many are above it; never many more than `wanted` are held at a time.
     """
-    flat = pre.reshape(-1)
-    for floor in (0.7 * guess, 0.0):
-        found = (flat > floor).nonzero()[:, 0]
-        if len(found) >= wanted or floor <= 0:
-            break
-    if len(found) > wanted:
-        best = flat[found].topk(wanted, sorted=False)[1]
-        found = found[best].sort()[0]
-    return found
+    places: list[Tensor] = []
+    values: list[Tensor] = []
+    begin = 0
+    for part in parts:
+        flat = part.reshape(-1)
+        here = (flat > floor).nonzero()[:, 0]
+        places.append(here + begin)
+        values.append(flat[here])
+        begin += flat.numel()
+        if sum(map(len, places)) > 2 * wanted:
+            places, values = _best(places, values, wanted)
+    places, values = _best(places, values, wanted)
+    return places[0], values[0]
+
+
+def _best(
+    places: list[Tensor], values: list[Tensor], wanted: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    where, what = torch.cat(places), torch.cat(values)
+    if len(where) > wanted:
+        chosen = what.topk(wanted, sorted=False)[1].sort()[0]
+        where, what = where[chosen], what[chosen]
+    return [where], [what]
 
 
 VARIANTS.add("batchtopk", BatchTopK())

@@ -7,7 +7,7 @@ train alike, and training can go on from any step without reading what came befo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -146,9 +146,12 @@ class Order:
             epoch += 1
 
 
-def deal(rows: Rows, order: Order, batch_size: int, first: int = 0) -> Iterator[Tensor]:
-    """Batches (batch_size, d) without end, from batch number `first` on."""
-    left: list[Tensor] = []
+Batch = tuple[Tensor, NDArray[np.int64]]  # states (rows, d), and the number of each row in the data
+
+
+def deal(rows: Rows, order: Order, batch_size: int, first: int = 0) -> Iterator[Batch]:
+    """Batches of `batch_size` rows without end, from batch number `first` on."""
+    left: list[Batch] = []
     have = 0
     for skip, numbers, shuffle in order.passes(first * batch_size):
         held = None if rows.in_memory else rows.take(numbers)
@@ -157,11 +160,16 @@ def deal(rows: Rows, order: Order, batch_size: int, first: int = 0) -> Iterator[
             piece = shuffle[at : at + batch_size - have]
             at += len(piece)
             index = torch.from_numpy(piece)
-            left.append(rows.take(numbers[piece]) if held is None else held[index])
+            states = rows.take(numbers[piece]) if held is None else held[index]
+            left.append((states, numbers[piece]))
             have += len(piece)
             if have == batch_size:
-                yield left[0] if len(left) == 1 else torch.cat(left)
+                yield left[0] if len(left) == 1 else joined(left)
                 left, have = [], 0
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    return torch.cat([x for x, _ in parts]), np.concatenate([numbers for _, numbers in parts])
 
 
 def sample_rows(rows: Rows, seed: int) -> Tensor:

@@ -1,8 +1,7 @@
-"""What the variants with a sparsity penalty share: autograd, a controller of the penalty, a threshold at the end.
+"""What the variants with a sparsity penalty share: autograd, and a controller of the penalty.
 
 The penalty's weight follows the mean number of active features: it grows while that is above the target and falls
-while it is below. What the controller leaves is taken up by a threshold on the gate's scores at inference, the running
-mean of the value that lets exactly the target through.
+while it is below. What the controller leaves is taken up by the threshold of inference, see `calibrate`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from probes.sae.network import MEMORY, Network, Outcome, follow
+from probes.sae.network import MEMORY, Network, Outcome
 
 AHEAD = 0.06  # share of the training that the controller looks ahead
 GAIN = 10.0  # how far the penalty's logarithm travels over a training that is off by a factor of e
@@ -22,10 +21,9 @@ GAIN = 10.0  # how far the penalty's logarithm travels over a training that is o
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass: a code is active where its score is above 0."""
+    """One forward pass."""
 
-    score: Tensor  # (rows, m)
-    codes: Tensor  # (rows, m)
+    codes: Tensor  # (rows, m), 0 or more
     penalty: Tensor  # scalar, what the controller weighs
     auxiliary: Tensor | None = None  # scalar, a further loss of weight 1
 
@@ -48,10 +46,9 @@ def penalised_backward(net: Network, x: Tensor, forward: Forward) -> Outcome:
         total = total + made.auxiliary
     total.backward()
     with torch.no_grad():
-        active = made.score > 0
+        active = made.codes > 0
         mean_active = active.sum() / len(x)
         control(net, float(mean_active))
-        follow(net, float(_threshold(made.score.detach().float(), net.recipe.sizes.l0)))
     return Outcome(loss.detach(), mean_active, active.any(0))
 
 
@@ -73,9 +70,3 @@ def control(net: Network, active: float) -> None:
     net.state["active"].fill_(mean)
     heading = now + AHEAD * steps * (mean - before)
     net.state["penalty"] += GAIN / (steps + 200) * max(-2.0, min(2.0, heading))
-
-
-def _threshold(score: Tensor, l0: float) -> Tensor:
-    """The score that l0 codes per row exceed, on average."""
-    wanted = min(max(1, round(l0 * len(score))), score.numel() - 1)
-    return score.reshape(-1).kthvalue(score.numel() - wanted)[0]

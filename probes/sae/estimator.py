@@ -26,7 +26,7 @@ Report = Callable[[int, int], None]
 
 
 class SparseAutoencoder(TransformerMixin, BaseEstimator):
-    """States as sparse non-negative combinations of learned unit directions.
+    """States as sparse combinations of learned unit directions.
 
     With x̃ = scale · (x − mean): codes z = σ(x̃ · encoderᵀ + encoder_bias) and x̂ = mean + (z · decoder + decoder_bias) /
     scale. `mean` and `scale` (one number, so that the mean square of x̃ is 1 per dimension) are taken from the data and
@@ -50,6 +50,14 @@ class SparseAutoencoder(TransformerMixin, BaseEstimator):
     pre-activation (for "gated": its gate's) is above it, None for "topk"; magnitude_log_scale_ and magnitude_bias_
     (n_features,) for "gated", else None; history_: one row per logged step (step, fvu, l0, dead_share, penalty,
     learning_rate); n_steps_: steps taken; n_features_in_: d.
+
+    Codes are positive, but for those of "topk": it keeps the k largest scores whatever their sign, and where fewer than
+    k are positive the rest are negative codes. They come where k is a large share of n_features; in 6,000 held-out
+    smollm2 states, 1,024 features and k = 32 after 200 steps, there was none.
+
+    All variants but "topk" have a threshold, set after training so that target_l0 codes per row are above it in rows
+    that were held out of training for this: a tenth of them, at most 8,192, in runs of neighbours. Below 500 rows, and
+    for batches of fewer than 32, none are held out and the threshold is set on the rows trained on.
 
     Codes never depend on what else is in the batch. Training repeats bit for bit on the CPU under the same seeds,
     number of threads and library versions.

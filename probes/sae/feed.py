@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from probes.errors import EstimatorInputError, unknown_name
-from probes.sae.data import ArrayRows, Order, Rows, buffer_rows, deal, sample_rows
+from probes.sae.calibrate import MOST, HeldOut
+from probes.sae.data import ArrayRows, Batch, Order, Rows, buffer_rows, deal, sample_rows
 from probes.sae.settings import Training
 from probes.sae.stream import Stream
 
@@ -34,6 +35,7 @@ class Feed:
         if self.rows is not None:
             room = buffer_rows(training.buffer_mib, self.rows.d)
             self._order = Order(self.rows.n, room, self.seed)
+        self.held_out = HeldOut.of(self.first.n, self.seed)
 
     @property
     def n(self) -> int | None:
@@ -60,7 +62,19 @@ class Feed:
         assert self.stream is not None
         return self.stream.sample()
 
-    def deal(self, batch_size: int, first: int) -> Iterator[Tensor]:
+    @property
+    def first(self) -> Rows:
+        """Rows that can be looked up: all, or what a stream began with."""
+        if self.rows is not None:
+            return self.rows
+        assert self.stream is not None
+        return ArrayRows(self.stream.first)
+
+    def calibration(self, held_out: HeldOut | None) -> Tensor:
+        """The rows held out; where there are none, the sample."""
+        return self.sample()[:MOST] if held_out is None else self.first.take(held_out.numbers())
+
+    def deal(self, batch_size: int, first: int) -> Iterator[Batch]:
         """Batches from number `first` on."""
         if self.rows is not None:
             return deal(self.rows, self._order, batch_size, first)

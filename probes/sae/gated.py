@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from probes.sae.dense import Pass, penalised_backward
-from probes.sae.network import VARIANTS, Network, Outcome, Weights, level_of, scores
+from probes.sae.network import VARIANTS, Network, Outcome, Weights, scores
 from probes.sae.settings import Recipe
 
 
@@ -26,25 +26,33 @@ class Gated:
 
     def forward(self, net: Network, x: Tensor) -> Pass:
         w = net.weights
-        gate = scores(w, x)
-        direction = gate - w["encoder_bias"]
-        size = (direction * w["magnitude_log_scale"].exp() + w["magnitude_bias"]).relu()
+        gate, size = self._paths(net, x)
         open_ = gate.relu()
         shadow = torch.addmm(w["decoder_bias"].detach(), open_, w["decoder"].detach()).float()
         auxiliary = (shadow - x).square().sum(1).mean()
         penalty = open_.sum(1).mean() / net.recipe.sizes.l0
-        # a code counts as active where it is not zero: the gate is open and its size is positive
-        score = torch.where(size > 0, gate, -gate.abs())
-        return Pass(score, (gate > 0) * size, penalty, auxiliary)
+        codes = (gate > 0) * size
+        return Pass(codes, penalty, auxiliary)
+
+    def _paths(self, net: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+        w = net.weights
+        gate = scores(w, x)
+        direction = gate - w["encoder_bias"]
+        return gate, (direction * w["magnitude_log_scale"].exp() + w["magnitude_bias"]).relu()
 
     def backward(self, net: Network, x: Tensor) -> Outcome:
         return penalised_backward(net, x, self.forward)
 
-    def frozen_bias(self, net: Network) -> Tensor:
+    def score(self, net: Network, x: Tensor) -> Tensor:
+        """The gate's, where the size is positive: otherwise the code is zero though the gate be open."""
+        gate, size = self._paths(net, x)
+        return gate.masked_fill_(size <= 0, -torch.inf)
+
+    def frozen_bias(self, net: Network, level: float) -> Tensor:
         return net.weights["encoder_bias"].detach()
 
-    def frozen_threshold(self, net: Network) -> Tensor:
-        return torch.full_like(net.weights["encoder_bias"], level_of(net))
+    def frozen_threshold(self, net: Network, level: float) -> Tensor:
+        return torch.full_like(net.weights["encoder_bias"], level)
 
 
 VARIANTS.add("gated", Gated())

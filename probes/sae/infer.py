@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from probes.sae.network import Weights, scores
-from probes.sae.sparse import top_k
+from probes.sae.sparse import Codes, flat_codes, top_k
 from probes.sae.variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -34,34 +34,39 @@ def frozen_tensors(sae: SparseAutoencoder) -> Weights:
     return found
 
 
-@torch.no_grad()
-def encode_block(variant: str, k: int, weights: Weights, x: Tensor) -> sparse.csr_array:
-    """Codes of states x (rows, d): (rows, m) CSR with sorted columns and no stored zeros."""
-    device = weights["encoder"].device
-    scaled = (x.to(device) - weights["mean"]) * weights["scale"]
-    pre = scores(weights, scaled)
+def frozen_codes(variant: str, k: int, weights: Weights, x: Tensor) -> Codes:
+    """Codes of states x (rows, d) on the weights' device, sorted by row; some may be zero.
+
+    With a `threshold` among the weights, a variant that goes by rank has no codes at or below it: files of SAELens,
+    whose TopK applies a ReLU.
+    """
+    pre = scores(weights, (x - weights["mean"]) * weights["scale"])
     if not VARIANTS[variant].threshold:
         values, cols = top_k(pre, min(k, pre.shape[1]))
-        cols, order = cols.sort(dim=1)
-        values = values.gather(1, order).clamp_min(0)
-        n, k = values.shape
-        table = sparse.csr_array(
-            (
-                values.cpu().numpy().reshape(-1),
-                cols.cpu().numpy().reshape(-1),
-                np.arange(n + 1) * k,
-            ),
-            shape=pre.shape,
-        )
-        table.eliminate_zeros()
-        return table
+        if "threshold" in weights:
+            values = values * (values > weights["threshold"][cols])
+        return flat_codes(values, cols)
     active = pre > weights["threshold"]
     if "magnitude_bias" in weights:
         size = (pre - weights["encoder_bias"]) * weights["magnitude_log_scale"].exp()
         pre = (size + weights["magnitude_bias"]).clamp_min(0)
-        active &= pre > 0
     rows, cols = active.nonzero(as_tuple=True)
-    begin = np.concatenate([[0], np.cumsum(active.sum(1).cpu().numpy())])
-    return sparse.csr_array(
-        (pre[rows, cols].cpu().numpy(), cols.cpu().numpy(), begin), shape=tuple(pre.shape)
+    return Codes(rows, cols, pre[rows, cols], len(x))
+
+
+@torch.no_grad()
+def encode_block(variant: str, k: int, weights: Weights, x: Tensor) -> sparse.csr_array:
+    """Codes of states x (rows, d): (rows, m) CSR with sorted columns and no stored zeros."""
+    codes = frozen_codes(variant, k, weights, x.to(weights["encoder"].device))
+    counts = torch.bincount(codes.rows, minlength=codes.n_rows).cpu().numpy()
+    table = sparse.csr_array(
+        (
+            codes.values.cpu().numpy(),
+            codes.cols.cpu().numpy(),
+            np.concatenate([[0], np.cumsum(counts)]),
+        ),
+        shape=(codes.n_rows, weights["encoder"].shape[0]),
     )
+    table.eliminate_zeros()
+    table.sort_indices()
+    return table

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probes.sae.dense import Pass, penalised_backward
-from probes.sae.network import VARIANTS, Network, Outcome, Weights, level_of, scores
+from probes.sae.network import VARIANTS, Network, Outcome, Weights, scores
 from probes.sae.settings import Recipe
 
 BANDWIDTH = 0.5  # of states with a mean square of 1 per dimension
@@ -63,16 +63,21 @@ class JumpReLU:
         threshold = net.weights["log_threshold"].exp()
         active: Any = _Step.apply(pre, threshold)
         codes: Any = _Jump.apply(pre, threshold)
-        return Pass(pre - threshold, codes, active.sum(1).mean() / net.recipe.sizes.l0)
+        return Pass(codes, active.sum(1).mean() / net.recipe.sizes.l0)
 
     def backward(self, net: Network, x: Tensor) -> Outcome:
         return penalised_backward(net, x, self.forward)
 
-    def frozen_bias(self, net: Network) -> Tensor:
+    def score(self, net: Network, x: Tensor) -> Tensor:
+        pre = scores(net.weights, x)
+        above = pre - net.weights["log_threshold"].exp()
+        return above.masked_fill_(pre <= 0, -torch.inf)
+
+    def frozen_bias(self, net: Network, level: float) -> Tensor:
         return net.weights["encoder_bias"].detach()
 
-    def frozen_threshold(self, net: Network) -> Tensor:
-        return (net.weights["log_threshold"].detach().exp() + level_of(net)).clamp_min(0)
+    def frozen_threshold(self, net: Network, level: float) -> Tensor:
+        return (net.weights["log_threshold"].detach().exp() + level).clamp_min(0)
 
 
 VARIANTS.add("jumprelu", JumpReLU())

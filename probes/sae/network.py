@@ -34,9 +34,9 @@ class Network:
     """Weights with their gradients, and the state that a checkpoint keeps beside them.
 
     `weights`: encoder (m, d), encoder_bias (m,), decoder (m, d) with rows of unit length, decoder_bias (d,), and what a
-    variant adds. `state`: quiet (m,), rows since each feature fired; level (), threshold of the sparsity; active (),
-    running mean of the logarithm of active features over the target; penalty (), logarithm of the weight of the
-    sparsity loss; count (), steps done.
+    variant adds. `state`: quiet (m,), rows since each feature fired; level (), running mean of the smallest value that
+    BatchTopK kept; active (), running mean of the logarithm of active features over the target; penalty (), logarithm
+    of the weight of the sparsity loss; count (), steps done.
     """
 
     weights: Weights
@@ -56,7 +56,7 @@ class Variant(Protocol):
     """One way to be sparse. `backward` leaves gradients in the weights; `codes` is frozen inference."""
 
     name: str
-    threshold: bool  # whether a code is active by a threshold of its own, and not by rank
+    threshold: bool  # whether a code is active by a score above a level, and not by rank
 
     def extra(self, recipe: Recipe) -> Weights:
         """Weights beside the four common ones, at their start."""
@@ -66,12 +66,16 @@ class Variant(Protocol):
         """Gradients for the batch x (rows, d), and new values of what the state remembers of the sparsity."""
         ...
 
-    def frozen_bias(self, net: Network) -> Tensor:
+    def score(self, net: Network, x: Tensor) -> Tensor:
+        """(rows, m): a code of x is active where this is above a level; −∞ where no level makes it so."""
+        ...
+
+    def frozen_bias(self, net: Network, level: float) -> Tensor:
         """(m,) encoder bias that inference uses."""
         ...
 
-    def frozen_threshold(self, net: Network) -> Tensor | None:
-        """(m,) threshold that inference uses; None where codes are chosen by rank."""
+    def frozen_threshold(self, net: Network, level: float) -> Tensor | None:
+        """(m,) threshold by which inference has the codes active whose score is above `level`; None by rank."""
         ...
 
 
@@ -113,17 +117,14 @@ def scores(weights: Mapping[str, Tensor], x: Tensor, precision: str = "float32")
     return torch.addmm(weights["encoder_bias"].to(half), x.to(half), weights["encoder"].to(half).T)
 
 
-MEMORY = (
-    0.9  # of the running mean of the level: the last dozen of steps, when the rate has come down
-)
+MEMORY = 0.9  # of running means: about the last dozen of steps
 
 
-def follow(net: Network, level: float) -> None:
-    """Take the level of this batch into the running mean, and count it."""
-    net.state["level"].mul_(MEMORY).add_((1 - MEMORY) * level)
+def raised_bias(net: Network, level: float) -> Tensor:
+    """(m,) encoder bias, raised by as much as the level is below zero: no threshold can add to ReLU codes."""
+    return net.weights["encoder_bias"].detach() - min(level, 0.0)
 
 
-def level_of(net: Network) -> float:
-    """The running mean, corrected for its start at zero."""
-    count = int(net.state["count"])
-    return float(net.state["level"]) / (1 - MEMORY**count) if count else 0.0
+def threshold_above(net: Network, level: float) -> Tensor:
+    """(m,) threshold that goes with `raised_bias`."""
+    return torch.full_like(net.weights["encoder_bias"], max(level, 0.0))

@@ -76,10 +76,10 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def flat_codes(values: Tensor, cols: Tensor) -> Codes:
-    """(rows, k) values and columns as codes; those at or below zero stay in the list with the value zero."""
+    """(rows, k) values and columns as codes."""
     n, k = values.shape
     rows = torch.arange(n, device=values.device).repeat_interleave(k)
-    return Codes(rows, cols.reshape(-1), values.reshape(-1).clamp_min(0), n)
+    return Codes(rows, cols.reshape(-1), values.reshape(-1), n)
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,11 @@ def reconstruction_gradients(
     bias: Tensor | None,
     prefixes: Sequence[int],
 ) -> Sums:
-    """Gradients of L = 1/P Σ_p mean_rows ‖target − bias − Σ_{features < p} z · decoder‖² for z = relu(x·w + b).
+    """Gradients of L = 1/P Σ_p mean_rows ‖target − bias − Σ_{features < p} z · decoder‖² for z = x·w + b.
 
     x: (rows, d) is what the codes were computed from. `prefixes` ascend, and the last is the number of features; one
-    prefix is the plain autoencoder. Written out by hand: autograd would build dense (rows, features) gradients.
+    prefix is the plain autoencoder. A code of exactly zero is one that a ReLU has cut off: no gradient passes through
+    it. Written out by hand: autograd would build dense (rows, features) gradients.
     """
     n, m, parts = len(x), len(decoder), len(prefixes)
     owner, order = codes.rows, None
@@ -128,7 +129,7 @@ def reconstruction_gradients(
     if parts > 1:  # a code takes part in its own prefix and in all longer ones
         pull = pull.flip(0).cumsum(0).flip(0)
     pull = pull.reshape(parts * n, -1)
-    dz = pair_dots(pull, owner, decoder, inner.cols) * (inner.values > 0)
+    dz = pair_dots(pull, owner, decoder, inner.cols) * (inner.values != 0)
     by_feature = inner.cols.argsort(stable=True)
     begin = starts(inner.cols, m)
     ones = x.new_ones((n, 1))

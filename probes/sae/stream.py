@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from probes.errors import EstimatorInputError
-from probes.sae.data import SAMPLE, ArrayRows, buffer_rows, whole
+from probes.sae.data import SAMPLE, ArrayRows, Batch, buffer_rows, joined, whole
 
 
 class Stream:
@@ -29,15 +29,16 @@ class Stream:
         ahead = next(self._raw)
         if ahead is None:
             raise EstimatorInputError("no batches came: at least one with a row is needed")
-        self.d = ahead.shape[1]
+        self.d = ahead[0].shape[1]
         self._rows = buffer_rows(buffer_mib, self.d)
-        self._first = self._fill(ahead)
+        self._start = self._fill(ahead)
+        self.first = self._start[0]  # what the first buffer holds, in order: (rows, d)
 
-    def _read(self) -> Iterator[Tensor | None]:
-        """Batches, and None after each pass."""
+    def _read(self) -> Iterator[Batch | None]:
+        """Batches, their rows numbered from 0 in each pass, and None after each pass."""
         width = None
         while True:
-            some = False
+            count = 0
             for batch in self._batches:
                 states = self._joined(batch) if isinstance(batch, Mapping) else _batch(batch)
                 if width not in (None, states.shape[1]):
@@ -45,10 +46,10 @@ class Stream:
                         f"a batch of width {states.shape[1]} came after one of {width}"
                     )
                 width = states.shape[1]
-                some = True
-                yield states
+                yield states, np.arange(count, count + len(states))
+                count += len(states)
             yield None
-            if not self._again or not some:
+            if not self._again or not count:
                 return
 
     def _joined(self, batch: Mapping[Any, Any]) -> Tensor:
@@ -66,39 +67,39 @@ class Stream:
         self.columns = found
         return torch.cat(list(parts.values()), 1)
 
-    def _fill(self, left: Tensor) -> Tensor:
+    def _fill(self, left: Batch) -> Batch:
         """A buffer that begins with `left`: full, or up to the end of a pass."""
-        parts, have = [left], len(left)
+        parts, have = [left], len(left[0])
         while have < self._rows:
             batch = next(self._raw, None)
             if batch is None:
                 break
             parts.append(batch)
-            have += len(batch)
-        return torch.cat(parts)
+            have += len(batch[0])
+        return joined(parts)
 
     def sample(self) -> Tensor:
-        return self._first[:SAMPLE]
+        return self.first[:SAMPLE]
 
-    def deal(self, batch_size: int, first: int = 0) -> Iterator[Tensor]:
+    def deal(self, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """Batches until the data ends; the first `first` are read and passed over."""
-        number, buffer = 0, self._first
+        number, (buffer, places) = 0, self._start
         done = 0
         while True:
             while len(buffer) < batch_size:
-                more = self._fill(buffer)
+                more, numbers = self._fill((buffer, places))
                 if len(more) == len(buffer) and not self._again:
                     return
-                buffer = more
+                buffer, places = more, numbers
             order = np.random.default_rng((self._seed, number)).permutation(len(buffer))
-            shuffled = buffer[torch.from_numpy(order)]
+            shuffled, places = buffer[torch.from_numpy(order)], places[order]
             full = len(buffer) // batch_size * batch_size
             for at in range(0, full, batch_size):
                 if done >= first:
-                    yield shuffled[at : at + batch_size]
+                    yield shuffled[at : at + batch_size], places[at : at + batch_size]
                 done += 1
             number += 1
-            buffer = shuffled[full:]
+            buffer, places = shuffled[full:], places[full:]
 
 
 def _batch(batch: Any) -> Tensor:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from probes.errors import EstimatorInputError, InputError
+from probes.sae.calibrate import calibrated_level
 from probes.sae.checkpoint import load_checkpoint, save_checkpoint
+from probes.sae.data import Batch
 from probes.sae.feed import Feed, make_feeds
 from probes.sae.recipe import check_parameters, make_recipe
 from probes.sae.settings import Recipe
@@ -51,11 +53,19 @@ class Session:
         every = self.sae.training.log_every
         self._log_every = every or max(1, self.recipe.steps // 200)
         self._mean = self.mean.to(self.device)
+        # a small batch might be held out altogether
+        may = self.trainer.variant.threshold and self.recipe.batch_size >= 32
+        self._held_out = feed.held_out if may else None
 
-    def step(self, x: Tensor) -> None:
+    def _scaled(self, x: Tensor) -> Tensor:
         mine = x[:, self._columns].to(self.device, torch.float32)
-        scaled = (mine - self._mean).mul_(self.scale)
-        self.trainer.step(scaled)
+        return (mine - self._mean).mul_(self.scale)
+
+    def step(self, batch: Batch) -> None:
+        x, numbers = batch
+        if self._held_out is not None:
+            x = x[torch.from_numpy(~self._held_out.mask(numbers))]
+        self.trainer.step(self._scaled(x))
         count = self.trainer.step_count
         if count % self._log_every == 0 or self.trainer.done:
             self.history.append(self.trainer.row())
@@ -79,14 +89,19 @@ class Session:
 
     def close(self) -> None:
         """Hand the trained weights to the estimator, as arrays."""
-        sae, net = self.sae, self.trainer.net
+        sae, net, variant = self.sae, self.trainer.net, self.trainer.variant
+        level = 0.0
+        if variant.threshold:
+            rows = self._scaled(self.feed.calibration(self._held_out))
+            everything = self._scaled(self.feed.sample())
+            level = calibrated_level(variant, net, rows, everything)
         for name in ("encoder", "decoder", "decoder_bias"):
             setattr(sae, f"{name}_", as_array(net.weights[name]))
-        sae.encoder_bias_ = as_array(self.trainer.variant.frozen_bias(net))
+        sae.encoder_bias_ = as_array(variant.frozen_bias(net, level))
         for name in ("magnitude_log_scale", "magnitude_bias"):
             weight = net.weights.get(name)
             setattr(sae, f"{name}_", None if weight is None else as_array(weight))
-        threshold = self.trainer.variant.frozen_threshold(net)
+        threshold = variant.frozen_threshold(net, level)
         sae.threshold_ = None if threshold is None else as_array(threshold)
         sae.mean_, sae.scale_ = as_array(self.mean), self.scale
         sae.history_ = pd.DataFrame(self.history)

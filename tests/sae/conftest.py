@@ -48,3 +48,9 @@ def superposition(
 @pytest.fixture(scope="session")
 def planted() -> Planted:
     return superposition()
+
+
+@pytest.fixture(scope="session")
+def plant() -> Any:
+    """`superposition`, for tests that want other sizes."""
+    return superposition

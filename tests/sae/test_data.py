@@ -68,10 +68,10 @@ def test_a_store_is_read_in_pieces_that_fit_the_buffer(tmp_path: Path) -> None:
     rows.take = counted  # type: ignore[method-assign]
     order = Order(rows.n, 2 * CHUNK, 0)
     batches = deal(rows, order, 500)
-    seen = torch.cat([next(batches) for _ in range(12)])
+    seen = torch.cat([next(batches)[0] for _ in range(12)])
     assert max(most) <= 2 * CHUNK
     expected = deal(ArrayRows(X), order, 500)
-    assert torch.equal(seen, torch.cat([next(expected) for _ in range(12)]))
+    assert torch.equal(seen, torch.cat([next(expected)[0] for _ in range(12)]))
 
 
 @pytest.mark.parametrize("buffer", [CHUNK, 3 * CHUNK, 100 * CHUNK])
@@ -82,13 +82,17 @@ def test_every_pass_deals_every_row_once_and_can_begin_anywhere(n: int, buffer: 
     order = Order(n, buffer, 3)
     stream = deal(ArrayRows(X), order, batch)
     count = 2 * n // batch + 2
-    batches = [next(stream)[:, 0].numpy() for _ in range(count)]
+    pairs = [next(stream) for _ in range(count)]
+    batches = [x[:, 0].numpy() for x, _ in pairs]
+    assert all(np.array_equal(x[:, 0].numpy(), numbers) for x, numbers in pairs)
     flat = np.concatenate(batches)
     assert sorted(flat[:n].tolist()) == list(range(n))
     assert sorted(flat[n : 2 * n].tolist()) == list(range(n))
     assert n < 10 or not np.array_equal(flat[:n], flat[n : 2 * n])
     for first in (0, 1, count // 2, count - 1):
-        assert np.array_equal(next(deal(ArrayRows(X), order, batch, first))[:, 0], batches[first])
+        assert np.array_equal(
+            next(deal(ArrayRows(X), order, batch, first))[0][:, 0], batches[first]
+        )
 
 
 def test_heads_of_a_site_are_read_alone_or_side_by_side(tmp_path: Path) -> None:
@@ -106,10 +110,12 @@ def test_heads_of_a_site_are_read_alone_or_side_by_side(tmp_path: Path) -> None:
 def test_a_stream_deals_every_row_once_whatever_the_batches(planted: Any) -> None:
     X = np.arange(5000, dtype=np.float32)[:, None]
     parts = [X[:7], X[7:2000], X[2000:2001], X[2001:]]
-    dealt = torch.cat(list(Stream(iter(parts), 1, 0).deal(100)))[:, 0].numpy()
+    pairs = list(Stream(iter(parts), 1, 0).deal(100))
+    dealt = torch.cat([x for x, _ in pairs])[:, 0].numpy()
+    assert np.array_equal(np.concatenate([numbers for _, numbers in pairs]), dealt)
     assert sorted(dealt.tolist()) == list(range(5000))
     assert not np.array_equal(dealt, np.sort(dealt))
-    later = torch.cat(list(Stream(iter(parts), 1, 0).deal(100, 30)))[:, 0].numpy()
+    later = torch.cat([x for x, _ in Stream(iter(parts), 1, 0).deal(100, 30)])[:, 0].numpy()
     assert np.array_equal(later, dealt[3000:])
 
 

@@ -44,11 +44,23 @@ def test_planted_features_are_found_and_baselines_do_not_find_them(
 
 def test_every_row_has_k_active_features(planted: Any, fitted: SparseAutoencoder) -> None:
     codes = fitted.transform(planted.X)
-    pre = (planted.X - fitted.mean_) * fitted.scale_ @ fitted.encoder_.T + fitted.encoder_bias_
-    assert np.array_equal(row_l0(codes), np.minimum(3, (pre > 0).sum(1)))
-    assert codes.data.min() > 0
-    assert l0(codes) > 2.95
+    assert set(np.asarray((codes != 0).sum(1)).tolist()) == {3}
+    assert l0(codes) == 3
     assert codes.has_sorted_indices
+
+
+@pytest.mark.parametrize("steps", [1, 60, 600])
+@pytest.mark.parametrize("k", [4, 12, 30])
+def test_k_are_active_where_fewer_are_positive(steps: int, k: int) -> None:
+    """A narrow dictionary has too few positive scores for k: the next largest are negative codes."""
+    X = np.random.default_rng(1).normal(size=(800, 12)).astype(np.float32)
+    sae = SparseAutoencoder(32, k, steps=steps, batch_size=200, device="cpu").fit(X[:500])
+    codes = sae.transform(X[500:])
+    assert set(row_l0(codes).tolist()) == {k}
+    pre = (X[500:] - sae.mean_) * sae.scale_ @ sae.encoder_.T + sae.encoder_bias_
+    few = (pre > 1e-4).sum(1) < k
+    assert np.array_equal((codes.toarray() < -1e-4).any(1)[few], few[few])
+    assert few.any() or k < 30
 
 
 @pytest.mark.parametrize("k", [1, 8, 32])
@@ -63,7 +75,7 @@ def test_codes_are_the_definition(planted: Any, fitted: SparseAutoencoder) -> No
     pre = (X - fitted.mean_) * fitted.scale_ @ fitted.encoder_.T + fitted.encoder_bias_
     order = np.argsort(-pre, 1)[:, :3]
     expected = np.zeros_like(pre)
-    np.put_along_axis(expected, order, np.maximum(np.take_along_axis(pre, order, 1), 0), 1)
+    np.put_along_axis(expected, order, np.take_along_axis(pre, order, 1), 1)
     codes = fitted.transform(X)
     np.testing.assert_allclose(codes.toarray(), expected, rtol=1e-4, atol=1e-5)
     dense = (expected @ fitted.decoder_ + fitted.decoder_bias_) / fitted.scale_ + fitted.mean_
@@ -87,10 +99,12 @@ def test_training_repeats_bit_for_bit_and_follows_the_seeds(planted: Any) -> Non
 
 @pytest.mark.parametrize("prefixes", [(12,), (3, 7, 12)])
 @pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("cut", ["signed", "relu"])
 def test_hand_written_gradients_are_those_of_autograd(
-    prefixes: tuple[int, ...], with_bias: bool
+    prefixes: tuple[int, ...], with_bias: bool, cut: str
 ) -> None:
     generator = torch.Generator().manual_seed(0)
+    kept: Any = torch.relu if cut == "relu" else torch.clone
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
@@ -100,8 +114,8 @@ def test_hand_written_gradients_are_those_of_autograd(
     bias = draw(5) if with_bias else None
     pre = x @ encoder.T + encoder_bias
     values, cols = pre.topk(9, 1)
-    assert bool((values < 0).any()), "the gradient of a code below zero must vanish"
-    codes = torch.zeros_like(pre).scatter(1, cols, values.relu())
+    assert bool((values < 0).any()), "the gradient of a code that is cut off must vanish"
+    codes = torch.zeros_like(pre).scatter(1, cols, kept(values))
     shift = 0 if bias is None else bias
     losses = [
         (codes[:, :p] @ decoder[:p] + shift - target).square().sum(1).mean() for p in prefixes
@@ -109,7 +123,7 @@ def test_hand_written_gradients_are_those_of_autograd(
     (sum(losses) / len(losses)).backward()  # type: ignore[union-attr]
     with torch.no_grad():
         mine = reconstruction_gradients(
-            flat_codes(values, cols), x, target, decoder, bias, prefixes
+            flat_codes(kept(values), cols), x, target, decoder, bias, prefixes
         )
     for name, leaf in (("encoder", encoder), ("encoder_bias", encoder_bias), ("decoder", decoder)):
         torch.testing.assert_close(getattr(mine, name), leaf.grad)
@@ -150,7 +164,7 @@ def test_codes_do_not_depend_on_what_else_is_in_the_batch(
     for row in range(0, 40, 7):
         alone = fitted.transform(planted.X[row : row + 1]).toarray()[0]
         np.testing.assert_allclose(alone, together[row], rtol=1e-4, atol=1e-5)
-        assert np.array_equal(alone > 0, together[row] > 0)
+        assert np.array_equal(alone != 0, together[row] != 0)
 
 
 def test_the_auxiliary_loss_revives_dead_features(planted: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from probes.sae import VARIANTS, SparseAutoencoder, Training, random_autoencoder
 from probes.sae.batchtopk import largest
+from probes.sae.calibrate import HeldOut, weights_like
 from probes.sae.metrics import explained_variance, l0
 from probes.sae.network import start_network
 from probes.sae.recipe import make_recipe
@@ -37,7 +38,7 @@ def test_the_target_is_met_within_a_tenth_on_new_rows(
 ) -> None:
     codes = trained[name].transform(planted.X[5000:])
     assert l0(codes) == pytest.approx(3, rel=0.1)
-    assert codes.data.min() > 0
+    assert name == "topk" or codes.data.min() > 0
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
@@ -60,6 +61,64 @@ def test_a_target_of_its_own(name: str, planted: Any) -> None:
         48, 3, name, target_l0=7.5, steps=600, batch_size=256, learning_rate=2e-3, device="cpu"
     ).fit(planted.X)
     assert l0(sae.transform(planted.X)) == pytest.approx(7.5, rel=0.1)
+
+
+THRESHOLDS = sorted(set(VARIANTS) - {"topk"})
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 5))]
+)
+def test_the_target_is_met_where_a_dictionary_fits_its_own_rows_better(
+    name: str, seed: int, plant: Any
+) -> None:
+    """More features than the rows can teach: other numbers are active on the rows trained on than on new ones."""
+    made = plant(6000, 200, 24, 4, seed)
+    sae = SparseAutoencoder(256, 4, name, steps=150, batch_size=500, seed=seed, device="cpu")
+    sae.fit(made.X[:3000])
+    assert l0(sae.transform(made.X[3000:])) == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [500, 3001, 40_000, 1_000_000])
+def test_held_out_rows_are_a_tenth_in_runs_all_over_the_data(n: int) -> None:
+    held = HeldOut.of(n, 0)
+    assert held is not None
+    rows = held.numbers()
+    assert len(rows) == pytest.approx(min(n / 10, 8192), rel=0.05)
+    assert rows.max() < n
+    assert np.abs(np.histogram(rows, 4, (0, n))[0] / len(rows) - 0.25).max() < 0.05
+    assert (np.diff(rows) == 1).mean() >= 1 - 1.2 / held.run
+    assert np.array_equal(held.mask(np.arange(n + 9)), np.isin(np.arange(n + 9), rows))
+    assert HeldOut.of(499, 0) is None
+    assert not np.array_equal(rows, HeldOut(n, held.run, held.every, 1).numbers())
+
+
+@pytest.mark.parametrize("name", ["l1", "topk"])
+def test_held_out_rows_are_not_trained_on(name: str, planted: Any) -> None:
+    """In another order they leave the dictionary as it is where there is a threshold; "topk" trains on them too."""
+    X = planted.X
+    held = HeldOut.of(len(X), 0)
+    assert held is not None
+    other = X.copy()
+    other[held.numbers()] = X[held.numbers()[::-1]]  # mean and scale stay, but for rounding
+    made = [
+        SparseAutoencoder(32, 2, name, steps=60, batch_size=200, device="cpu").fit(one).decoder_
+        for one in (X, other)
+    ]
+    change = np.abs(made[0] - made[1]).max()
+    assert change > 1e-2 if name == "topk" else change < 1e-4
+
+
+def test_weighted_rows_are_as_long_as_all() -> None:
+    rng = np.random.default_rng(0)
+    everything = torch.from_numpy(rng.normal(size=(4000, 5)) * rng.uniform(0.5, 2, (4000, 1)))
+    some = everything[:300] * 1.1
+    weights = weights_like(some, everything)
+    length = some.norm(dim=1)
+    assert float(weights.sum()) == pytest.approx(1)
+    assert float(weights @ length) == pytest.approx(float(everything.norm(dim=1).mean()), rel=1e-2)
+    assert torch.allclose(weights_like(some[:1], everything), torch.ones(1, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
@@ -152,13 +211,16 @@ def test_prefixes_of_matryoshka_reconstruct_on_their_own(trained: Any, planted: 
     assert first("matryoshka", 12) > first("batchtopk", 12) + 0.05
 
 
-@pytest.mark.parametrize("guess", [0.0, 0.5, 3.0])
-def test_the_largest_of_a_batch_are_found_whatever_the_guess(guess: float) -> None:
+@pytest.mark.parametrize("floor", [0.0, 0.5])
+@pytest.mark.parametrize("rows", [1, 7, 30])
+def test_the_largest_of_a_batch_are_found_part_by_part(floor: float, rows: int) -> None:
     pre = torch.randn(30, 50, generator=torch.Generator().manual_seed(0))
-    places = largest(pre, 90, guess)
+    places, values = largest(pre.split(rows), 90, floor)
     assert torch.equal(places, pre.flatten().topk(90)[1].sort()[0])
-    few = largest(pre - 10, 90, guess)
-    assert len(few) == 0
+    assert torch.equal(values, pre.flatten()[places])
+    few, _ = largest(pre.split(rows), 90, 2.5)
+    assert torch.equal(few, (pre.flatten() > 2.5).nonzero()[:, 0])
+    assert len(largest((pre - 10).split(rows), 90, floor)[0]) == 0
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))

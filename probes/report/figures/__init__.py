@@ -52,6 +52,13 @@ from probes.report.figures.layer_spectra import layer_spectra
 from probes.report.figures.metrics import layer_metrics
 from probes.report.figures.panels import with_layer
 from probes.report.figures.pareto import pareto_front, quality_latency
+from probes.report.figures.sae_circuits import circuit_auc, circuit_maps
+from probes.report.figures.sae_codes import sparse_codes
+from probes.report.figures.sae_concepts import best_single, sparse_probing
+from probes.report.figures.sae_effects import feature_effects
+from probes.report.figures.sae_features import features_to_read
+from probes.report.figures.sae_quality import loss_kept, reconstruction
+from probes.report.figures.sae_training import density, training
 
 __all__ = [
     "FIGURES",
@@ -62,10 +69,13 @@ __all__ = [
     "attention_on_tokens",
     "attention_shapes",
     "attribution_map",
+    "best_single",
     "block_influence",
     "cards",
     "causal_effects",
     "chunking",
+    "circuit_auc",
+    "circuit_maps",
     "circuit_tasks",
     "code_length",
     "collapse_slope",
@@ -75,11 +85,14 @@ __all__ = [
     "concept_depth",
     "condition_changes",
     "condition_curves",
+    "density",
     "depth_differences",
     "depth_summary",
     "direction_agreement",
     "erasure_effects",
     "faithfulness_curves",
+    "feature_effects",
+    "features_to_read",
     "few_shot_curves",
     "figure",
     "frequency_gain",
@@ -103,6 +116,7 @@ __all__ = [
     "layer_spectra",
     "length_collapse",
     "length_rank",
+    "loss_kept",
     "low_rank_curves",
     "magnitude_law",
     "mask_deficiency",
@@ -116,12 +130,16 @@ __all__ = [
     "quality_latency",
     "quality_over_layers",
     "readable_over_time",
+    "reconstruction",
     "remedies_at_layer",
     "remedies_by_layer",
     "scalar_mix_shares",
     "single_effects",
+    "sparse_codes",
+    "sparse_probing",
     "temperature_gain",
     "temperature_sweep",
+    "training",
     "transfer_layers",
     "transfer_matrix",
     "with_layer",

@@ -17,11 +17,12 @@ from probes.report.figures.card import (
 from probes.report.figures.marks import chance_line, depth_lines, marked, styled_traces
 from probes.report.figures.panels import Panel, Sheet, arranged, layer_axis
 from probes.report.frames import column, names, only
+from probes.report.sae_tables import MEASURES as SAE_MEASURES
 from probes.report.text import clean, label, significant
 from probes.report.theme import NEUTRAL, series_style
 
 _WARNING = "These are diagnostics and choose nothing: over tasks and model sizes they are poor predictors of quality."
-_OWN_FIGURES = ("collapse_slope", "collapse_onset_tokens")
+_OWN_FIGURES = ("collapse_slope", "collapse_onset_tokens", *SAE_MEASURES)
 FAMILIES = {
     "Directions in use": (
         "effective_rank",
