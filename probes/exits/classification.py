@@ -137,10 +137,19 @@ def fit_probe(
     >>> (X @ weight + bias).argmax(axis=1).tolist()
     [0, 0, 1, 1]
     """
+    return fit_scores(X, labels, n_classes, fit, clusters)[:2]
+
+
+def fit_scores(
+    X: Array, labels: IntArray, n_classes: int, fit: IntArray, clusters: IntArray
+) -> tuple[Array, Array, Array]:
+    """Weight and bias of `fit_probe`, and the scores (n, classes) of all rows: those in `fit` as if left out."""
     ridge = _Ridge.prepare(X, labels, n_classes, fit, clusters)
-    weights, _ = ridge.solve(X.shape[1])
+    weights, left_out = ridge.solve(X.shape[1])
+    scores = ridge.Z @ weights
+    scores[fit] = ridge.centred - left_out
     weight = ridge.scaling.inverse_scale[:, None] * weights
-    return weight, ridge.level - ridge.scaling.mean @ weight
+    return weight, ridge.level - ridge.scaling.mean @ weight, scores + ridge.level
 
 
 @dataclass(frozen=True)
