@@ -22,6 +22,7 @@ from probes.exits.tasks import Task
 from probes.exits.walk import (
     Budget,
     Walk,
+    cost_order,
     mean_excess,
     records,
     walk_chains,
@@ -40,7 +41,10 @@ CROWD = 0.2  # share of a part in one cluster above which a bootstrap over clust
 
 @dataclass(frozen=True)
 class Setting:
-    """How the choice is made and what is known beside the scores: time per layer, caveats so far."""
+    """How the choice is made and what is known beside the scores: time per layer, caveats so far.
+
+    `own_cost` is that of variants, by variant and layer, whose time is not that of the layer alone.
+    """
 
     draws: int = 2000
     seed: int = 0
@@ -48,6 +52,9 @@ class Setting:
     relative_cost: Mapping[int, float] | None = None
     caveats: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    own_cost: Mapping[tuple[str | None, int], float] = field(
+        default_factory=dict[tuple[str | None, int], float]
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,8 @@ def choose(
     """
     budget, setting = budget or Budget(), setting or Setting()
     check_parts(scores.task, parts, budget)
-    chains = build_chains(scores, parts["tune"])
+    costs = _costs(scores, setting)
+    chains = build_chains(scores, parts["tune"], costs)
     names = {c.name: c for c in scores.candidates}
     wanted = [names[name] for name in dict.fromkeys(chains["name"])]
     losses = loss_table(scores, wanted, parts["calibrate"])
@@ -84,7 +92,7 @@ def choose(
     chains = with_calibrate(chains, scores, wanted, parts["calibrate"])
     walk = walk_chains(chains, share_draws, losses, budget)
     chosen = None if walk.chosen is None else names[walk.chosen]
-    decision = _decide(scores, parts, budget, setting, walk, chosen, losses)
+    decision = _decide(scores, parts, budget, setting, walk, chosen, costs)
     return Choice(decision, walk.steps, losses, share_draws)
 
 
@@ -149,9 +157,8 @@ def _decide(
     setting: Setting,
     walk: Walk,
     chosen: Candidate | None,
-    losses: pd.DataFrame,
+    costs: Costs,
 ) -> Decision:
-    costs = _costs(scores, setting)
     named = _baseline_candidates(scores)
     looked = [c for _, c in named] + ([] if chosen is None else [chosen])
     kept = evaluate(scores, looked, parts["test"], budget.confidence, setting)
@@ -187,20 +194,19 @@ def _decide(
 
 
 def _costs(scores: CandidateScores, setting: Setting) -> Costs:
-    layers = {c.layer for c in scores.candidates}
     if setting.relative_cost is None:
-        return Costs({k: k / scores.full.layer for k in layers}, measured=False)
-    missing = layers - set(setting.relative_cost)
+        return Costs.counted(scores)
+    missing = {c.layer for c in scores.candidates} - set(setting.relative_cost)
     if missing:
         raise InputError(
             f"no time is given for layer {min(missing)}: relative_cost needs every layer of the candidates"
         )
-    return Costs(setting.relative_cost, measured=True)
+    return Costs(setting.relative_cost, True, setting.own_cost)
 
 
 def _place(candidate: Candidate, costs: Costs) -> dict[str, Any]:
     where = {"variant": candidate.variant, "layer": candidate.layer, "dim": candidate.dim}
-    return {**where, "relative_cost": costs.of(candidate.layer)}
+    return {**where, "relative_cost": costs.of(candidate)}
 
 
 def _baseline_candidates(scores: CandidateScores) -> list[tuple[str, Candidate]]:
@@ -234,7 +240,7 @@ def _alternatives(walk: Walk, chosen: Candidate | None, costs: Costs) -> tuple[d
     """All other candidates that passed, cheapest first."""
     passed = [step for step in records(walk.steps) if step["passed"] and step["order"] > 0]
     rows: list[dict[str, Any]] = []
-    for step in sorted(passed, key=lambda step: (step["layer"], step["dim"])):
+    for step in sorted(passed, key=cost_order):
         variant = None if pd.isna(step["variant"]) else str(step["variant"])
         candidate = Candidate(variant, int(step["layer"]), int(step["dim"]))
         if candidate != chosen:

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probes.exits.candidates import Candidate, CandidateScores
+from probes.exits.decision import Costs
 from probes.exits.resample import Resamples
 from probes.exits.walk import CLUSTER, FULL, MADE_UP
 
@@ -16,18 +17,22 @@ Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 
 
-def build_chains(scores: CandidateScores, tune: IntArray) -> pd.DataFrame:
+def build_chains(
+    scores: CandidateScores, tune: IntArray, costs: Costs | None = None
+) -> pd.DataFrame:
     """One chain per variant: its cost–quality front on the tune part, most costly first, after the full model.
 
     A candidate is on the front when no cheaper (or equally cheap) one of its variant has at least its tune quality;
-    going down the chain both cost and tune quality fall. Candidates as costly as the full model are left out.
+    going down the chain both cost and tune quality fall. Candidates as costly as the full model are left out. `cost` is
+    the share of the full model's time, by `costs`.
     """
+    costs = costs or Costs.counted(scores)
     quality = dict(
         zip(scores.candidates, scores.quality(list(scores.candidates), tune).tolist(), strict=True)
     )
     rows: list[dict[str, Any]] = []
     for variant in dict.fromkeys(c.variant for c in scores.candidates):
-        own = [c for c in scores.candidates if c.variant == variant and c.cost < scores.full.cost]
+        own = [c for c in scores.candidates if c.variant == variant and costs.saves(c, scores.full)]
         front: list[Candidate] = []
         for candidate in sorted(own, key=lambda c: c.cost):
             if not front or quality[candidate] > quality[front[-1]]:
@@ -42,6 +47,7 @@ def build_chains(scores: CandidateScores, tune: IntArray) -> pd.DataFrame:
             numbers = {
                 "layer": candidate.layer,
                 "dim": candidate.dim,
+                "cost": costs.of(candidate),
                 "tune_quality": quality[candidate],
             }
             rows.append({**place, **numbers})

@@ -107,7 +107,8 @@ def walk_chains(
     below the share}) / (draws + 1), `estimate` is the share and `bound` its one-sided lower limit at the chain's
     part of δ.
 
-    Cost order: fewer layers, then fewer coordinates; equal costs go to the better tune quality.
+    Cost order: less time where the column `cost` says it, fewer layers, then fewer coordinates; equal costs go to the
+    better tune quality.
     """
     missing = set(CHAIN_COLUMNS) - set(chains.columns)
     if missing:
@@ -131,8 +132,13 @@ def walk_chains(
     passed = [step for step in records(steps) if step["passed"] and step["order"] > 0]
     if not passed:
         return Walk(steps, None, _why_not(records(steps), losses, budget, delta, share_draws))
-    best = min(passed, key=lambda step: (step["layer"], step["dim"], -step["tune_quality"]))
+    best = min(passed, key=cost_order)
     return Walk(steps, str(best["name"]), "")
+
+
+def cost_order(step: dict[str, Any]) -> tuple[float, ...]:
+    """Cheaper steps first; runs of older versions know no time in their chains."""
+    return float(step.get("cost", 0)), step["layer"], step["dim"], -step["tune_quality"]
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
