@@ -88,11 +88,9 @@ class Way:
 
         Linear maps of pooled states take no time that could be seen.
         """
-        reads = DITTO if self.source.pooling == DITTO else "states"
-        if self.spec is not None and (self.spec.table or len(self.spec.poolings) > 1):
-            reads = self.spec.name
-        elif self.spec is not None and (self.spec.reach == "all" or self.spec.map == "mlp"):
-            reads = self.spec.name
+        reads, spec = DITTO if self.source.pooling == DITTO else "states", self.spec
+        if spec is not None and (spec.table or len(spec.poolings) > 1 or spec.reach == "all"):
+            reads = spec.name
         place = (self.source.precision, reads)
         return None if place == (None, "states") else place
 
