@@ -1,7 +1,7 @@
 """Learned gates: rules fitted on the fit part, which predict how good an answer is instead of reading it off.
 
-`LayerGate` predicts the layer at once from the state at the first exit (as ECO-M2F's gate does); `LookGate` judges every
-answer when it is there, from all that the other rules look at.
+`LayerGate` predicts the layer at once from the state at the first exit (as ECO-M2F's gate does); `LookGate` judges
+every answer when it is there, from all that the other rules look at.
 """
 
 from __future__ import annotations
@@ -29,30 +29,38 @@ class LayerGate:
     layers: tuple[int, ...]
     map: Linear
     name: str = "layer-gate"
+    needs_top: bool = False
 
     def __call__(self, look: Look) -> Array:
         column = self.layers.index(look.layer)
         return look.origin @ self.map.weight[:, column] + self.map.bias[column]
 
+    def all_exits(self, origin: Array) -> Array:
+        """The confidence at every exit but the last (exits − 1, n) from the states at the first (n, d)."""
+        return self.map(origin).T
+
 
 @dataclass(frozen=True, eq=False)
 class LookGate:
-    """Predicted goodness at every exit from the signals there (see `signals`): a map (signals, 1) per layer."""
+    """Predicted goodness at every exit from the signals there (see `signals`): a map (signals, 1) per layer.
+
+    Where there are no best answers, as for similarity, the gate was fitted without them and goes without them.
+    """
 
     maps: Mapping[int, Linear]
     name: str = "look-gate"
+    needs_top: bool = True
 
     def __call__(self, look: Look) -> Array:
         return self.maps[look.layer](signals(look))[:, 0]
 
 
 def signals(look: Look) -> Array:
-    """What can be seen of an answer (n, signals): best, margin, streak where there is a top; cosines to the look before.
-
-    At the first look the cosines are 0.
+    """What can be seen of an answer (n, signals): best, margin and streak where there is a top; cosines to the look
+    before, 0 at the first; the log length of the state.
     """
     zero = np.zeros(len(look.states))
-    seen: list[Array] = []
+    seen: list[NDArray[Any]] = []
     if look.top is not None:
         seen += [look.top.best, look.top.best - look.top.second, look.streak]
     before = look.before

@@ -81,7 +81,7 @@ class LeavingPass:
             self.model.structure.base(**inputs)
         if len(running.rows):
             raise ModelError(
-                f"a forward pass of {self.model.name} never came by layer {self.layers[-1]}: it runs its blocks elsewhere"
+                f"a forward pass of {self.model.name} never came by layer {self.layers[-1]}: its blocks run elsewhere"
             )
 
     def per_row(self, where: Where, tensor: torch.Tensor) -> bool:
@@ -169,9 +169,9 @@ def find_per_row(model: Model) -> dict[Where, bool]:
 
     Raises `DoesNotApply` where the residual stream itself is none of them.
     """
-    from probes.models.inputs import plain_ids
-
     import torch
+
+    from probes.models.inputs import plain_ids
 
     sizes: dict[Where, set[tuple[int, int]]] = {}
     side = next((side for side in model.padding_sides if side in ("right", "left")), None)

@@ -21,10 +21,13 @@ IntArray = NDArray[np.integer[Any]]
 
 
 class Confidence(Protocol):
-    """A rule ready for use."""
+    """A rule ready for use; `needs_top`: it reads `look.top`."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def needs_top(self) -> bool: ...
 
     def __call__(self, look: Look) -> Array:
         """(n,) the larger, the surer; −inf where nothing can be said yet."""
