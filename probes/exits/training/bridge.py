@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -20,14 +21,11 @@ if TYPE_CHECKING:
 
 def require_libraries() -> None:
     """`FathometerError` with what to install where sentence-transformers or what its trainer needs is missing."""
-    try:
-        import accelerate  # pyright: ignore[reportUnusedImport]
-        import datasets  # pyright: ignore[reportUnusedImport]
-        import sentence_transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError as error:
-        raise FathometerError(
-            f"training needs the library {error.name!r}: pip install 'fathometer[training]'"
-        ) from None
+    for name in ("sentence_transformers", "datasets", "accelerate"):
+        if importlib.util.find_spec(name) is None:
+            raise FathometerError(
+                f"training needs the library {name!r}: pip install 'fathometer[training]'"
+            )
 
 
 @contextlib.contextmanager
@@ -79,7 +77,10 @@ def save_trained(sentence_model: Any, folder: Path, card: str) -> None:
     from probes.models.quiet import quiet_transformers
 
     make_dir(folder.parent)
-    with writing(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as place:
+    with (
+        writing(folder),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as place,
+    ):
         made = Path(place) / "model"
         with quiet_transformers():
             sentence_model.save_pretrained(str(made), create_model_card=False)

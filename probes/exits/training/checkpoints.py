@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from probes.errors import FathometerError
 from probes.files import sha256_file, write_json
@@ -38,7 +40,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def require_same(folder: Path, identity: dict[str, object]) -> bool:
+def require_same(folder: Path, identity: Mapping[str, Any]) -> bool:
     """Whether `folder` holds an earlier start of this training; `FathometerError` where it is of another one."""
     path = folder / "training.json"
     try:
@@ -47,7 +49,7 @@ def require_same(folder: Path, identity: dict[str, object]) -> bool:
         return False
     except (OSError, ValueError) as error:
         raise FathometerError(f"{path} cannot be read ({error}): delete {folder}") from error
-    if told != json.loads(json.dumps(identity)):
+    if told != json.loads(json.dumps(dict(identity))):
         raise FathometerError(
             f"{folder} holds the training of another model, other data or other options: choose another folder"
         )

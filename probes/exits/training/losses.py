@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,11 +63,15 @@ def check_pairs(pairs: Sequence[Pair], n_layers: int, d: int) -> tuple[Pair, ...
     return tuple(sorted({*pairs, (n_layers, d)}))
 
 
+def _library() -> Any:
+    import sentence_transformers
+
+    return cast("Any", sentence_transformers).losses
+
+
 def base_loss(sentence_model: Any, objective: Objective) -> nn.Module:
     """The loss at one layer and width: CoSENT for scored pairs, multiple negatives ranking for the rest."""
-    from sentence_transformers import losses
-
-    made: Any = losses
+    made = _library()
     if objective == "cosent":
         return made.CoSENTLoss(sentence_model)
     return made.MultipleNegativesRankingLoss(sentence_model)
@@ -172,23 +176,17 @@ def _plain(model: Any, loss: nn.Module, plan: LossPlan) -> nn.Module:
 
 
 def _matryoshka(model: Any, loss: nn.Module, plan: LossPlan) -> nn.Module:
-    from sentence_transformers import losses
-
-    made: Any = losses
+    made = _library()
     return made.MatryoshkaLoss(model, loss, list(reversed(plan.dims)))
 
 
 def _adaptive_layer(model: Any, loss: nn.Module, plan: LossPlan) -> nn.Module:
-    from sentence_transformers import losses
-
-    made: Any = losses
+    made = _library()
     return made.AdaptiveLayerLoss(model, loss)
 
 
 def _matryoshka_2d(model: Any, loss: nn.Module, plan: LossPlan) -> nn.Module:
-    from sentence_transformers import losses
-
-    made: Any = losses
+    made = _library()
     return made.Matryoshka2dLoss(model, loss, list(reversed(plan.dims)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -113,7 +114,7 @@ def train_exits(
     with trainable(model, pooling, plan.max_length, prompts or {}) as made:
         criterion = build(made, base_loss(made, rows.objective), plan.loss_plan(model))
         history = _run(made, rows, criterion, folder, plan, progress, loss)
-        if not history["value"].map(_is_finite).all():
+        if not all(math.isfinite(value) for value in history["value"]):
             raise NonFiniteError(
                 f"training with {loss} diverged: try a smaller --learning-rate than {plan.learning_rate:g}"
             )
@@ -121,10 +122,6 @@ def train_exits(
         save_trained(made, folder / MODEL, _card(model, rows, loss, plan))
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return Trained(folder / MODEL, history)
-
-
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")
 
 
 def _read_history(folder: Path) -> pd.DataFrame:
@@ -146,7 +143,9 @@ def _run(
     place = folder / CHECKPOINTS
     start = latest_checkpoint(place)
     with _quiet():
-        trainer = _trainer(made, Dataset.from_dict(rows.columns()), criterion, place, plan, len(rows))
+        trainer = _trainer(
+            made, Dataset.from_dict(rows.columns()), criterion, place, plan, len(rows)
+        )
         trainer.add_callback(_callback(place, plan.steps, progress, f"training with {name}"))
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -161,7 +160,10 @@ def _run(
 
 
 def _trainer(made: Any, table: Any, criterion: Any, place: Path, plan: TrainPlan, n: int) -> Any:
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from transformers import PrinterCallback
 
     class Trainer(SentenceTransformerTrainer):
