@@ -17,6 +17,8 @@ from probes.exits.dynamic.looks import Look
 from probes.exits.dynamic.passes import LeavingPass
 from probes.exits.dynamic.rules import Confidence, exit_places
 from probes.exits.latency import LatencyPlan, run_rounds
+from probes.exits.resample import Resamples
+from probes.stats import percentile_interval
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,7 @@ Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 BoolArray = NDArray[np.bool_]
 FULL = "full"
+_DRAWS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,9 +198,9 @@ def measure_policies(
 ) -> pd.DataFrame:
     """Time per text of every policy beside the full model's, taken in turns on the same texts, tokenising included.
 
-    Columns: policy, depth (mean blocks run), latency_p50_ms, latency_p95_ms, relative_cost (median over rounds of the
-    time over the full model's in the same round), low, high (its middle half), rounds, batch_size. The last row is
-    `full`: the heads of the first policy at the last layer.
+    Columns: policy, depth (mean blocks run), latency_p50_ms, latency_p95_ms, relative_cost (time of all rounds over the
+    full model's: a median would hide the texts that stop late), low, high (its 95 % interval, resampling rounds),
+    rounds, batch_size. The last row is `full`: the heads of the first policy at the last layer.
     """
     plan = plan or LatencyPlan()
     if not texts or not policies:
@@ -222,9 +225,11 @@ def measure_policies(
         return [str(texts[i]) for i in order[places].tolist()]
 
     found = run_rounds(calls, batch, plan, progress)
-    ratios = found.times / found.times[:, -1:]
-    low, high = np.quantile(ratios, [0.25, 0.75], axis=0)
+    resamples = Resamples.make(len(found.times), _DRAWS, plan.seed)
+    drawn = resamples.means(found.times.T)
+    low, high = percentile_interval(drawn / drawn[-1], axis=1)
+    cost = found.times.mean(axis=0) / found.times[:, -1].mean()
     table = found.table().drop(columns="layer")
     table.insert(0, "policy", list(every))
     table.insert(1, "depth", [float(np.mean(depths[number])) for number in calls])
-    return table.assign(low=low, high=high)
+    return table.assign(relative_cost=cost, low=low, high=high)
