@@ -54,7 +54,8 @@ class Encoded:
     """Pooled states (texts, d) per layer of every source; `Source()` is the full model's own way.
 
     `sif` holds SIF-weighted states by precision (None: the model's); `table` the vocabulary's vectors and weights and
-    `bag` (texts, d) what it gives; `specs` the translators to fit; `ditto` block and head; `caveats` what to tell.
+    `bag` (texts, d) what it gives; `specs` the translators to fit; `ditto` block and head; `models` those of other
+    precisions; `caveats` what to tell.
     """
 
     states: Mapping[Source, ByLayer]
@@ -63,6 +64,7 @@ class Encoded:
     table: StaticTable | None = None
     bag: Array | None = None
     ditto: tuple[int, int] | None = None
+    models: Mapping[str, Model] = field(default_factory=dict[str, "Model"])
     caveats: tuple[str, ...] = ()
 
     @classmethod
@@ -144,7 +146,7 @@ def encode(model: Model, material: Material, plan: EncodePlan, report: Progress)
     ditto = None
     if DITTO in space.poolings:
         ditto, states[Source(DITTO)] = _ditto(model, material, plan, report)
-    return Encoded(states, specs, sif, table, bag, ditto, _unlike(counts, material))
+    return Encoded(states, specs, sif, table, bag, ditto, models, _unlike(counts, material))
 
 
 def _captured(

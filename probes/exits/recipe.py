@@ -5,10 +5,11 @@ A recipe needs neither the data nor a second fit. It is kept as safetensors and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from probes.errors import FathometerError, InputError
 from probes.files import replace_file, write_json
 from probes.linalg import normalise_rows
+
+if TYPE_CHECKING:
+    from probes.exits.translate.vocabulary import StaticTable
 
 Array = NDArray[np.floating[Any]]
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -74,6 +78,8 @@ class Recipe:
         precision: of the model's arithmetic, one of `PRECISIONS`.
         temperature: by which attention logits are divided.
         probe: the classifier on top, for classification.
+        table: vectors and weights of the vocabulary, where `pooling` names `sif` or `table`: mean+sif+table lays the
+            mean of the states, their mean weighted by rarity and the bag of the table side by side.
         reason: why stock modules of sentence-transformers cannot express it; None where they can.
 
     >>> recipe = Recipe(3, "mean", (Truncate(2), Normalise()))
@@ -88,6 +94,7 @@ class Recipe:
     temperature: float = 1.0
     probe: Probe | None = None
     reason: str | None = None
+    table: StaticTable | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -99,7 +106,7 @@ class Recipe:
         return self.reason is None
 
     def __call__(self, pooled: Array) -> Array:
-        """Embeddings (n, dim) of pooled states (n, d)."""
+        """Embeddings (n, dim) of pooled states (n, d), or of what `pooling` lays side by side."""
         rows: Array = np.asarray(pooled, np.float64)
         for step in self.steps:
             rows = step(rows)
@@ -107,7 +114,7 @@ class Recipe:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write `path`.json and, where there are weights, `path`.safetensors."""
+    """Write `path`.json and, where there are weights, `path`.safetensors; a table once for all recipes beside it."""
     from safetensors.numpy import save
 
     tensors: dict[str, Array] = {}
@@ -139,6 +146,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
             "labels": None if recipe.probe is None else list(recipe.probe.labels),
             "reason": recipe.reason,
             "weights": bool(dense),
+            "table": None if recipe.table is None else _save_table(recipe.table, path.parent),
         },
     )
 
@@ -161,9 +169,35 @@ def load_recipe(path: Path) -> Recipe:
         return Recipe(
             int(told["layer"]), str(told["pooling"]), tuple(steps), str(told["precision"]),
             float(told["temperature"]), probe, cast("str | None", told["reason"]),
+            _load_table(path.parent, told.get("table")),
         )  # fmt: skip
     except (KeyError, TypeError, OSError, SafetensorError, ValueError) as error:
         raise FathometerError(f"the recipe {path} is damaged: {error}") from error
+
+
+def _save_table(table: StaticTable, folder: Path) -> str:
+    """Write the table into `folder` unless it lies there already; the name of its file."""
+    from safetensors.numpy import save
+
+    parts = {"rows": table.rows, "weights": table.weights}
+    data = save({name: np.ascontiguousarray(t, np.float32) for name, t in parts.items()})
+    name = f"table-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+    if not (folder / name).exists():
+        replace_file(folder / name, lambda handle: handle.write(data))
+    return name
+
+
+def _load_table(folder: Path, name: str | None) -> StaticTable | None:
+    from safetensors.numpy import load_file
+
+    from probes.exits.translate.vocabulary import StaticTable
+
+    if name is None:
+        return None
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is no file beside it")
+    kept = load_file(folder / name)
+    return StaticTable(kept["rows"], kept["weights"])
 
 
 def _step(place: int, told: dict[str, Any], tensors: dict[str, Any]) -> Step:

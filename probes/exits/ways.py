@@ -77,6 +77,11 @@ class Way:
         return self.spec.reason()
 
     @property
+    def is_exportable(self) -> bool:
+        """Whether stock modules of sentence-transformers hold it."""
+        return self.reason is None and self.source.tau == 1 and self.remedy in (None, *REMEDIES)
+
+    @property
     def is_static(self) -> bool:
         """Whether no transformer is run at all: a stock static embedding."""
         spec = self.spec

@@ -13,12 +13,14 @@ from scipy import sparse
 from probes.errors import DoesNotApply, InputError
 from probes.exits.candidates import Candidate
 from probes.exits.classification import fit_probe, predict_classes
+from probes.exits.encoded import Encoded
 from probes.exits.export.recipes import head_steps, keep_recipes, recipe_of, recipe_path, simplified
 from probes.exits.material import prepare
 from probes.exits.pipeline import StudyPlan, study_states
 from probes.exits.recipe import Linear, Normalise, Recipe, Truncate, load_recipe
 from probes.exits.variants import centred, embedded, translated
 from probes.exits.walk import Budget
+from probes.exits.ways import Source
 from probes.models.embedding import EmbeddingSpec, Normalize
 from probes.models.sentence import Dense
 from probes.types import LabelledTexts, Retrieval
@@ -52,7 +54,9 @@ def make_study(kind, rng, spec):
         for k, v in {0: rng.normal(size=last.shape), 1: bent, 2: last}.items()
     }
     hot = {k: (v * 1.5 + 0.1).astype(np.float32) for k, v in pooled.items()}
-    study = study_states(material, pooled, Budget(0.8), PLAN, spec.apply, changed={"tau=0.5": hot})
+    plain = Encoded.plain(pooled, PLAN.space, "mean")
+    read = replace(plain, states={Source(): pooled, Source(tau=0.5): hot})
+    study = study_states(material, read, Budget(0.8), PLAN, spec.apply)
     views = {
         None: (embedded(pooled, spec.apply), pooled),
         "tau=0.5": (embedded(hot, spec.apply), hot),

@@ -1,4 +1,4 @@
-"""Recipes of the candidates of a study, one builder per variant, kept in the run folder for `fathometer export`.
+"""Recipes of the candidates of a study, a builder per kind of variant, kept in the run folder for `fathometer export`.
 
 A builder gives the steps from the pooled state at a layer to the variant's full width. Truncation, unit length and
 the probe are added here, the same for all variants: similarity and retrieval compare by cosine, so their embeddings
@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.errors import DoesNotApply, FathometerError
+from probes.errors import DoesNotApply, FathometerError, unknown_name
 from probes.exits.candidates import Candidate
 from probes.exits.classification import ClassificationTask, fit_probe
 from probes.exits.recipe import Linear, Normalise, Probe, Recipe, Step, Truncate, save_recipe
+from probes.exits.ways import Way
 from probes.files import make_dir
+from probes.linalg import whitener
 from probes.registry import Registry
 
 if TYPE_CHECKING:
@@ -30,28 +32,44 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating[Any]]
 
 FOLDER = "exits"  # of a run folder
-_TAU = "tau="
 
 
 @dataclass(frozen=True, eq=False)
 class Ingredients:
-    """What builders draw on: the study, the maker's head, and which layer is wanted."""
+    """What builders draw on: the study, the maker's head, and which way and layer are wanted."""
 
     study: ExitStudy
     spec: EmbeddingSpec
+    way: Way
     layer: int
 
     def head(self) -> tuple[Step, ...]:
         """The maker's head as steps."""
         return head_steps(self.spec)
 
-    def pooled(self, variant: str | None = None) -> Array:
-        """Pooled states (texts, d) of the layer, of the model as it is or under the change that `variant` names."""
-        return np.asarray(self.study.pooled[variant][self.layer])
+    @property
+    def pooling(self) -> str:
+        """That of the study, in whose name the full model's own states go."""
+        return str(self.study.decision.about.get("pooling") or self.spec.pooling)
+
+    def reads(self) -> str:
+        """The pooling as a recipe names it; what a translator reads is joined by +."""
+        spec = self.way.spec
+        if spec is None:
+            return self.way.source.pooling or self.pooling
+        return "+".join([*spec.poolings, *(["table"] if spec.table else [])])
+
+    def states(self) -> Array:
+        """What the steps are applied to: pooled states (texts, d), or the inputs of a translator side by side."""
+        encoded = self.study.encoded
+        if self.way.spec is None:
+            return np.asarray(encoded.states[self.way.source][self.layer])
+        inputs = encoded.inputs(self.pooling, self.way.source.precision)
+        return inputs.read(self.way.spec, self.layer, slice(None))
 
 
 Builder = Callable[[Ingredients], tuple[Step, ...]]
-BUILDERS: Registry[Builder] = Registry("variant with a recipe")
+BUILDERS: Registry[Builder] = Registry("kind of variant with a recipe")
 
 
 def _raw(given: Ingredients) -> tuple[Step, ...]:
@@ -60,18 +78,27 @@ def _raw(given: Ingredients) -> tuple[Step, ...]:
 
 def _centred(given: Ingredients) -> tuple[Step, ...]:
     """The mean is that of the fit rows, as in `variants.centred`."""
-    embedded = given.spec.apply(given.pooled())
+    embedded = given.spec.apply(given.states())
     mean = np.asarray(embedded[given.study.material.fit_rows].mean(axis=0), np.float64)
     return (*given.head(), Linear(np.eye(len(mean)), -mean))
 
 
+def _whitened(given: Ingredients) -> tuple[Step, ...]:
+    """Fitted to the fit rows, as in `variants.whitened`."""
+    embedded = given.spec.apply(given.states())
+    mean, directions, inverse = whitener(embedded[given.study.material.fit_rows])
+    weight = directions * inverse
+    return (*given.head(), Linear(weight, -mean @ weight))
+
+
 def _translated(given: Ingredients) -> tuple[Step, ...]:
-    weight, bias = given.study.translators[given.layer].as_linear()
-    return Linear(weight, bias), Normalise()
+    made = given.study.variants.fitted[str(given.way.name)][given.layer]
+    return made.recipe().steps
 
 
 BUILDERS.add("raw", _raw)
 BUILDERS.add("centred", _centred)
+BUILDERS.add("whitened", _whitened)
 BUILDERS.add("translated", _translated)
 
 
@@ -87,18 +114,29 @@ def recipe_of(
 
     Raises `DoesNotApply` where the maker's head cannot be expressed, `InputError` for a variant without a builder.
     """
-    variant = candidate.variant
-    tau = float(variant[len(_TAU) :]) if variant and variant.startswith(_TAU) else 1.0
-    source = variant if tau != 1 else None
-    given = Ingredients(study, spec, candidate.layer)
-    steps = BUILDERS["raw" if tau != 1 or variant is None else variant](given)
-    pooling = str(study.decision.about.get("pooling") or spec.pooling)
-    width = given.pooled(source).shape[1]
+    ways = study.variants.ways
+    if candidate.variant not in ways:
+        names = [name or "raw" for name in ways]
+        raise unknown_name("variant with a recipe", str(candidate.variant), names)
+    way = ways[candidate.variant]
+    given = Ingredients(study, spec, way, candidate.layer)
+    steps = BUILDERS["translated" if way.spec is not None else way.remedy or "raw"](given)
+    states = given.states()
+    width = states.shape[1]
     cut = simplified((*steps, Truncate(candidate.dim)), width)
-    recipe = Recipe(candidate.layer, pooling, cut, temperature=tau)
+    reads = given.reads()
+    recipe = Recipe(
+        candidate.layer,
+        reads,
+        cut,
+        way.source.precision or "float32",
+        way.source.tau,
+        reason=way.reason,
+        table=study.encoded.table if {"sif", "table"} & set(reads.split("+")) else None,
+    )
     task = study.material.task
     if isinstance(task, ClassificationTask):
-        X = recipe(given.pooled(source)[task.rows])
+        X = recipe(states[task.rows])
         weight, bias = fit_probe(
             X, task.labels, task.n_classes, study.material.parts["fit"], task.clusters
         )
