@@ -3,8 +3,8 @@
     fathometer run exit-layers --model minilm --data pairs.csv --min-quality 0.95
     python analyses/exit_layers.py --model minilm --data pairs.csv
 
-Captures the states of every layer once, measures quality at every layer × width (raw, centred, translated, and where
-asked for sparse codes), times every layer, and chooses the cheapest exit that keeps the asked quality by an
+Captures the states of every layer once, measures quality at every layer × width (raw, centred, translated, and in
+what other ways are asked for), times every layer, and chooses the cheapest exit that keeps the asked quality by an
 order-and-test procedure on parts of the data that do not overlap. Label-free layer metrics are shown beside it and
 choose nothing.
 """
@@ -12,7 +12,7 @@ choose nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probes.analysis import (
     DRAWS,
@@ -28,6 +28,9 @@ from probes.analysis import (
 )
 from probes.errors import InputError
 from probes.runs import Run
+
+if TYPE_CHECKING:
+    from probes.exits.ways import SearchSpace
 
 
 def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
@@ -55,6 +58,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
         cache=True,
         temperatures=temperatures_of(options),
         sparse_codes=sparse_codes_of(options),
+        space=space_of(options),
     )
     budget = Budget(options["min_quality"], options["max_loss"], options["confidence"])
     study = study_exits(model, data, budget, texts, plan, progress)
@@ -71,6 +75,8 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     run.write_table("chains", study.chains)
     run.write_table("losses", study.losses)
     run.write_table("share_draws", study.share_draws)
+    for name, table in study.tables.items():
+        run.write_table(name, table)
     for reason in keep_recipes(run.path, study, model.embedding, getattr(data, "label_names", ())):
         run.note(reason)
     run.write_decision(study.decision.to_dict())
@@ -98,6 +104,23 @@ def temperatures_of(options: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(tau for tau in found if tau != 1)
 
 
+def space_of(options: Mapping[str, Any]) -> SearchSpace:
+    """What is tried beside the model as it is."""
+    from probes.exits.ways import SearchSpace
+
+    def names(key: str) -> tuple[str, ...]:
+        text = options[key] or ""
+        return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
+
+    return SearchSpace(
+        names("poolings"),
+        names("remedies"),
+        names("precisions"),
+        None if options["translators"] is None else names("translators"),
+        options["allow_code"],
+    )
+
+
 def sparse_codes_of(options: Mapping[str, Any]) -> tuple[int, ...]:
     """Active numbers of sparse codes, separated by commas."""
     given = [part.strip() for part in (options["sparse_codes"] or "").split(",") if part.strip()]
@@ -113,6 +136,7 @@ def check(options: Mapping[str, Any]) -> None:
 
     temperatures_of(options)
     sparse_codes_of(options)
+    space_of(options)
     require_options(options, "data", "texts")
 
 
@@ -148,6 +172,41 @@ ANALYSIS = Analysis(
             "built-in name. Default: a sample of the built-in text, beside the fit part of the data.",
         ),
         POOLING,
+        Option(
+            "poolings",
+            str,
+            None,
+            "Also try these poolings, separated by commas: mean, last, first, max, weighted, ditto.",
+        ),
+        Option(
+            "remedies",
+            str,
+            "centred",
+            "Remedies for embeddings that all look alike, separated by commas: centred, whitened, or none. Fitted to "
+            "the fit part and --texts; needless for labelled texts, whose classifier standardises.",
+        ),
+        Option(
+            "precisions",
+            str,
+            None,
+            "Also compute in these, separated by commas: float32, bfloat16, int8 (needs bitsandbytes). Each is timed.",
+        ),
+        Option(
+            "translators",
+            str,
+            None,
+            "Translators to fit, separated by commas: ridge (of the pooled states), ridge+sif+table (also the states "
+            "weighted by how rare a token is, and a table of the vocabulary), table (no transformer at all), "
+            "orthogonal, reduced-rank, 0..k:mean (all layers), or none. Default: the first three where the table "
+            "takes about a minute at most, else ridge.",
+        ),
+        Option(
+            "allow_code",
+            bool,
+            False,
+            "Let the choice fall on exits that sentence-transformers cannot hold as stock modules, and that are "
+            "exported with a Python file of their own: translators of more than one input, ditto pooling.",
+        ),
         Option(
             "temperatures",
             str,
