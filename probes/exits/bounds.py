@@ -36,10 +36,24 @@ def loss_limit(mean: float, n: int, delta: float) -> float:
     """
     if not 0 < delta < 1:
         raise InputError(f"delta {delta}: a number strictly between 0 and 1 is needed")
+    return _smallest_accepted(mean, lambda epsilon: hoeffding_bentkus(mean, n, epsilon), delta)
+
+
+def weighted_limit(
+    means: Sequence[float], sizes: Sequence[int], weights: Sequence[float], delta: float
+) -> float:
+    """The same for a weighted mean of several datasets: the smallest ε that `weighted_p` accepts."""
+    mean = float(np.average(means, weights=weights))
+    return _smallest_accepted(mean, lambda e: weighted_p(means, sizes, weights, e), delta, 30)
+
+
+def _smallest_accepted(
+    mean: float, p: Callable[[float], float], delta: float, steps: int = _STEPS
+) -> float:
     low, high = min(1.0, max(0.0, mean)), 1.0
-    for _ in range(_STEPS):
+    for _ in range(steps):
         middle = (low + high) / 2
-        if 0 < middle < 1 and hoeffding_bentkus(mean, n, middle) > delta:
+        if 0 < middle < 1 and p(middle) > delta:
             low = middle
         else:
             high = middle

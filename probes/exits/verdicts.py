@@ -16,7 +16,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probes.exits.bounds import factor_for_share, factor_for_weighted, size_for_loss, weighted_p
+from probes.exits.bounds import (
+    factor_for_share,
+    factor_for_weighted,
+    loss_limit,
+    size_for_loss,
+    weighted_limit,
+    weighted_p,
+)
 from probes.exits.budget import Budget
 from probes.stats import hoeffding_bentkus
 
@@ -177,6 +184,14 @@ class LossTest:
             estimate = float(np.average(means, weights=self._weights))
             p = weighted_p(means, [len(x) for x in units], self._weights, self._epsilon)
         return Verdict(estimate, None, p, p <= self._delta)
+
+    def limit(self, name: str) -> float:
+        """Upper confidence limit at 1 − δ of the mean excess: of the worst dataset, or of the weighted mean."""
+        units = [losses.excess(name) for losses in self._losses.values()]
+        means, sizes = [float(x.mean()) for x in units], [len(x) for x in units]
+        if self._weights is None:
+            return max(loss_limit(m, n, self._delta) for m, n in zip(means, sizes, strict=True))
+        return weighted_limit(means, sizes, self._weights, self._delta)
 
     def sizes(self, name: str, share: float) -> dict[str, int] | None:
         units = {task: losses.excess(name) for task, losses in self._losses.items()}

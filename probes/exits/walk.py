@@ -64,13 +64,14 @@ class Walk:
     """`steps`: the chains with `estimate`, `bound`, `p`, `tested`, `passed`; `chosen`: name, or None and `reason`.
 
     `needed`: independent calibrate examples that would do, per dataset ("" where there is one); empty where something
-    was chosen or no number would do.
+    was chosen or no number would do. `delta`: every chain's part of δ.
     """
 
     steps: pd.DataFrame
     chosen: str | None
     reason: str
     needed: Mapping[str, int] = field(default_factory=dict[str, int])
+    delta: float = 0.05
 
     def row(self, name: str) -> dict[str, Any]:
         """The step of candidate `name`."""
@@ -115,7 +116,7 @@ def walk_chains(
     if not passed:
         return _nothing(steps, test, budget, counts(losses))
     best = min(passed, key=cost_order)
-    return Walk(steps, str(best["name"]), "")
+    return Walk(steps, str(best["name"]), "", delta=delta)
 
 
 def cost_order(step: dict[str, Any]) -> tuple[float, ...]:
