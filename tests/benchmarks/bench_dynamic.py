@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_dynamic.py [--quick] [--model minilm] [--sets trec,sst2] [--share 0.95] [--limit 2000]
 
-Needs the shared development data beside the checkout. For every set: the best static exit and the dynamic one that keep
-the asked share of the full model's quality at 95 % confidence; every rule at the threshold that keeps it with the least
-depth on the tune part, judged on the test part, with its gain over static exits at equal depth; time per text of the two
+Needs the shared development data beside the checkout. For every set: the best static exit and the dynamic one that
+keep the asked share of the full model's quality at 95 % confidence; every rule at the threshold that the tune part
+would choose for it, judged on the test part, with its gain over static exits at equal depth; time per text of the two
 choices over the full model's, for one text at a time and for batches of 32, in turns.
 """
 
@@ -83,17 +83,15 @@ def print_choice(study: DynamicStudy) -> None:
 
 
 def print_rules(study: DynamicStudy) -> None:
-    """Every rule where it keeps the share with the least depth on the tune part."""
-    table = study.curve[study.curve["on_front"]]
-    tune = table[table["split"] == "tune"]
-    kept = (
-        tune[tune["share"] >= study.budget.min_quality].sort_values("depth").groupby("rule").head(1)
-    )
-    test = table[table["split"] == "test"].loc[kept.index + len(study.curve) // 2]
+    """Every rule with the threshold that the tune part would choose for it, on the test part."""
+    test = study.curve[study.curve["split"] == "test"]
+    wanted = {c.name for c in study.choice.rehearsal.values() if c is not None}
+    names = [c.name for c in study.found.candidates]
+    kept = test[[name in wanted for name in names]].sort_values("depth")
     print(
         f"  {'rule on the test part':24}{'depth':>7}{'quality':>9}{'gain over static at equal depth':>34}"
     )
-    for row in test.sort_values("depth").to_dict("records"):
+    for row in kept.to_dict("records"):
         gain = f"{row['gain']:+.3f} [{row['gain_low']:+.3f}, {row['gain_high']:+.3f}]"
         print(f"  {row['rule']:24}{row['depth']:7.2f}{row['quality']:9.3f}{gain:>34}")
 

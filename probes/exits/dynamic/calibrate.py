@@ -74,6 +74,7 @@ class DynamicChoice:
         static: the shallowest static exit that passes when static exits alone are tested, at the whole δ.
         walk: the steps of all chains.
         rules: the rules that got a chain, best on the tune part first.
+        rehearsal: what each rule alone would come to on the tune part (see `rehearse`); promises nothing.
         chains, losses, share_draws: as `walk_chains` takes them, to choose anew for any budget.
     """
 
@@ -81,6 +82,7 @@ class DynamicChoice:
     static: DynamicCandidate | None
     walk: Walk
     rules: tuple[str, ...]
+    rehearsal: Mapping[str, DynamicCandidate | None]
     chains: pd.DataFrame
     losses: pd.DataFrame
     share_draws: pd.DataFrame
@@ -135,28 +137,26 @@ def fronts(found: Configurations, tune: IntArray) -> dict[str, list[DynamicCandi
     return {rule: front[::-1] for rule, front in result.items()}
 
 
-def rank_rules(
+def rehearse(
     found: Configurations,
     front: Mapping[str, Sequence[DynamicCandidate]],
-    tune: IntArray,
+    parts: Mapping[str, IntArray],
     budget: Budget,
-) -> list[str]:
-    """Rules, best first: by the least depth on the tune part at which the budget is kept there."""
-    depth = found.depth(tune)
-    least: dict[str, float] = {}
+    draws: int = 500,
+    seed: int = 0,
+) -> dict[str, DynamicCandidate | None]:
+    """What the test would choose from every rule alone if the tune part were the calibrate part.
+
+    It promises nothing, since the fronts were made there: it only says which rules are worth a chain.
+    """
+    on_tune = {**parts, "calibrate": parts["tune"]}
+    result: dict[str, DynamicCandidate | None] = {}
     for rule, own in front.items():
-        if rule != STATIC:
-            kept = [depth[c] for c in own if _keeps(found.scores, c, tune, budget)]
-            least[rule] = min(kept, default=np.inf)
-    return sorted(least, key=lambda rule: least[rule])
-
-
-def _keeps(scores: CandidateScores, candidate: Candidate, rows: IntArray, budget: Budget) -> bool:
-    if budget.max_loss is None:
-        full, own = scores.quality([scores.full, candidate], rows)
-        return bool(own >= budget.min_quality * full)
-    full, own = scores.losses([scores.full, candidate], rows)
-    return bool(np.clip(own - full, 0, 1).mean() <= budget.max_loss)
+        names = {c.name: c for c in own}
+        made = _evidence(found, {rule: own}, on_tune, draws, seed)
+        chosen = walk_chains(*made, budget).chosen if own else None
+        result[rule] = None if chosen is None else names[chosen]
+    return result
 
 
 def choose_dynamic(
@@ -169,25 +169,42 @@ def choose_dynamic(
 ) -> DynamicChoice:
     """The shallowest configuration that keeps `budget`; static exits and the best `rules` rules get a chain each."""
     front = fronts(found, parts["tune"])
-    taken = rank_rules(found, front, parts["tune"], budget)[:rules]
-    steps = _chains(found, {rule: front[rule] for rule in (STATIC, *taken)}, parts["tune"])
-    names = {c.name: c for c in found.candidates}
-    wanted: list[Candidate] = [names[name] for name in dict.fromkeys(steps["name"])]
-    rows = parts["calibrate"]
-    losses = loss_table(found.scores, wanted, rows)
-    shares = share_table(found.scores, wanted, parts["fit"], rows, draws, seed)
-    chains = with_calibrate(steps, found.scores, wanted, rows)
+    rehearsal = rehearse(found, front, parts, budget, seed=seed)
+    depth = found.depth(parts["tune"])
+    least = {r: np.inf if c is None else depth[c] for r, c in rehearsal.items() if r != STATIC}
+    taken = sorted(least, key=lambda rule: least[rule])[:rules]
+    tested = {rule: front[rule] for rule in (STATIC, *taken)}
+    chains, shares, losses = _evidence(found, tested, parts, draws, seed)
     walk = walk_chains(chains, shares, losses, budget)
+    names = {c.name: c for c in found.candidates}
     alone = walk_chains(chains.loc[chains["chain"] == STATIC, :], shares, losses, budget)
     return DynamicChoice(
         None if walk.chosen is None else names[walk.chosen],
         None if alone.chosen is None else names[alone.chosen],
         walk,
         tuple(taken),
+        rehearsal,
         chains,
         losses,
         shares,
     )
+
+
+def _evidence(
+    found: Configurations,
+    front: Mapping[str, Sequence[DynamicCandidate]],
+    parts: Mapping[str, IntArray],
+    draws: int,
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Chains, share draws and losses of these fronts, as `walk_chains` takes them."""
+    steps = _chains(found, front, parts["tune"])
+    names = {c.name: c for c in found.candidates}
+    wanted: list[Candidate] = [names[name] for name in dict.fromkeys(steps["name"])]
+    rows = parts["calibrate"]
+    shares = share_table(found.scores, wanted, parts["fit"], rows, draws, seed)
+    chains = with_calibrate(steps, found.scores, wanted, rows)
+    return chains, shares, loss_table(found.scores, wanted, rows)
 
 
 def _chains(
