@@ -55,9 +55,7 @@ class Ingredients:
     def reads(self) -> str:
         """The pooling as a recipe names it; what a translator reads is joined by +."""
         spec = self.way.spec
-        if spec is None:
-            return self.way.source.pooling or self.pooling
-        return "+".join([*spec.poolings, *(["table"] if spec.table else [])])
+        return spec.reads if spec is not None else self.way.source.pooling or self.pooling
 
     def states(self) -> Array:
         """What the steps are applied to: pooled states (texts, d), or the inputs of a translator side by side."""

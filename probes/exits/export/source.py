@@ -152,7 +152,9 @@ def promise_of(view: RunView, candidate: Candidate) -> Promise:
     same = rows["variant"].isna() if wanted is None else rows["variant"] == wanted
     of_test = (rows["measure"] == measure) & (rows["split"] == "test") & same
     quality = rows[of_test & (rows["dim"] == candidate.dim)]
-    cost = rows[rows["measure"] == "relative_cost"]["value"]
+    timed = rows[rows["measure"] == "relative_cost"]
+    own = timed[same[timed.index]]  # of variants with a time of their own; the others take that of the layer
+    cost = (own if len(own) else timed[timed["variant"].isna()])["value"]
     return Promise(
         measure,
         None if quality.empty else float(quality["value"].iloc[0]),

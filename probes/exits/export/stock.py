@@ -26,6 +26,7 @@ _POOLINGS = {
     "last": "pooling_mode_lasttoken",
     "weighted": "pooling_mode_weightedmean_tokens",
 }
+STATIC = "table"  # read by a static embedding alone: no transformer is run
 # Keys of a tokenizer's settings that name a place, or how it was loaded.
 _PLACES = (
     "name_or_path",
@@ -42,7 +43,7 @@ def why_not_stock(recipe: Recipe) -> str | None:
         return recipe.reason
     if recipe.temperature != 1:
         return "attention with a temperature is no stock module"
-    if recipe.pooling not in _POOLINGS:
+    if recipe.pooling not in (*_POOLINGS, STATIC):
         return f"pooling {recipe.pooling!r} is no stock module"
     return None
 
@@ -58,16 +59,21 @@ def write_stock(folder: Path, exit_: Exit) -> None:
             f"candidate {exit_.name} is not exportable in the format of sentence-transformers: {reason}. "
             "Use --format transformers --with-code"
         )
-    write_backbone(folder, exit_)
     steps = steps_with_probe(exit_.recipe, exit_.width)
     truncate = None
     if steps and isinstance(steps[-1], Truncate):
         truncate = steps[-1].dim
         steps = steps[:-1]
-    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
-    _write_pooling(make_dir(folder / "1_Pooling"), exit_)
-    width = exit_.width
-    for place, step in enumerate(steps, start=2):
+    if exit_.recipe.pooling == STATIC:
+        modules = [("StaticEmbedding", "")]
+        width = _write_static(folder, exit_, steps[0])
+        steps = steps[1:]
+    else:
+        write_backbone(folder, exit_)
+        modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+        _write_pooling(make_dir(folder / "1_Pooling"), exit_)
+        width = exit_.width
+    for place, step in enumerate(steps, start=len(modules)):
         kind = "Normalize" if isinstance(step, Normalise) else "Dense"
         path = f"{place}_{kind}"
         modules.append((kind, path))
@@ -191,6 +197,31 @@ def _write_pooling(folder: Path, exit_: Exit) -> None:
     }
     told = {"word_embedding_dimension": exit_.width, **flags, "include_prompt": True}
     write_json(folder / "config.json", told)
+
+
+def _write_static(folder: Path, exit_: Exit, first: Step) -> int:
+    """A static embedding whose plain mean over the tokens is the translator's output; its width.
+
+    It adds no tokens around a text, so its texts are cut that much earlier.
+    """
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer
+
+    table, model = exit_.recipe.table, exit_.model
+    if table is None or not isinstance(first, Linear):
+        raise DoesNotApply("a static embedding needs a table and a linear map of it")
+    tokenizer = model.require_tokenizer()
+    if not getattr(tokenizer, "is_fast", False):
+        raise DoesNotApply(
+            f"{Path(model.name).name} has no fast tokenizer: a static embedding needs one"
+        )
+    rows = np.ascontiguousarray(table.folded(first.weight, first.bias), np.float32)
+    save_file({"embedding.weight": rows}, folder / "model.safetensors", metadata={"format": "pt"})
+    plain: Any = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.no_padding()
+    plain.enable_truncation(exit_.max_length - tokenizer.num_special_tokens_to_add())
+    plain.save(str(folder / "tokenizer.json"))
+    return rows.shape[1]
 
 
 def _write_dense(folder: Path, step: Linear | Truncate, width: int) -> int:

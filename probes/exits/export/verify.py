@@ -170,15 +170,23 @@ def load_data(exit_: Exit) -> Dataset:
 def reference(exit_: Exit, texts: Sequence[str]) -> Array:
     """What the recipe makes of the original model's captured states: (texts, dim), or the scores of the classes."""
     from probes.capture import capture
+    from probes.capture.pooling import POOLINGS
+    from probes.exits.translate import read_inputs
+    from probes.exits.ways import parse_spec
     from probes.layers import temperature
 
     recipe, model = exit_.recipe, exit_.model
     hot = nullcontext() if recipe.temperature == 1 else temperature(model, recipe.temperature)
-    with hot:
-        acts = capture(
-            model, texts, ["exit"], recipe.pooling, [recipe.layer], max_length=exit_.max_length
-        )
-    rows = recipe(acts["exit", recipe.layer])
+    layer, longest = recipe.layer, exit_.max_length
+    if recipe.pooling in POOLINGS:
+        with hot:
+            acts = capture(model, texts, ["exit"], recipe.pooling, [layer], max_length=longest)
+        rows = recipe(acts["exit", layer])
+    else:
+        spec = parse_spec(recipe.pooling, model.embedding.pooling)
+        layers = list(spec.layers(layer))
+        inputs = read_inputs(model, texts, spec.poolings, layers, recipe.table, max_length=longest)
+        rows = recipe(inputs.read(spec, layer, slice(None)))
     return rows if recipe.probe is None else rows @ recipe.probe.weight + recipe.probe.bias
 
 

@@ -53,9 +53,13 @@ class TranslatorSpec:
     @property
     def name(self) -> str:
         """Its inputs and, unless it is a ridge, its map."""
+        return self.reads + ("" if self.map == "ridge" else f" ({self.map})")
+
+    @property
+    def reads(self) -> str:
+        """Its inputs: what a recipe calls its pooling."""
         parts = "+".join([*self.poolings, *(["table"] if self.table else [])])
-        reach = "" if self.reach == "one" else "0..k:"
-        return f"{reach}{parts}" + ("" if self.map == "ridge" else f" ({self.map})")
+        return parts if self.reach == "one" else f"0..k:{parts}"
 
     def layers(self, layer: int) -> range:
         """The layers whose states it reads."""
@@ -141,9 +145,8 @@ class LayerTranslator:
         if not isinstance(self.map, Translator):
             raise InputError("an MLP is there for comparison: it cannot be kept as a recipe")
         weight, bias = self.map.as_linear()
-        pooling = "+".join([*self.spec.poolings, *(["table"] if self.spec.table else [])])
         steps = (Linear(weight, bias), Normalise())
-        return Recipe(self.layer, pooling, steps, reason=self.spec.reason())
+        return Recipe(self.layer, self.spec.reads, steps, reason=self.spec.reason())
 
 
 def fit_layer(
