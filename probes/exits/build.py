@@ -89,7 +89,7 @@ def build_variants(
         caveats.append(
             f"{len(rows)} texts are too few to fit translators ({MIN_TEXTS} are needed): left out"
         )
-    remedies = material.task.kind != "classification"
+    remedies = any(task.kind != "classification" for task, _ in material.each)
     ways = plan.space.ways(encoded.specs if enough else (), own, remedies)
     hot = [Way(source) for source in encoded.states if source.tau != 1]
     states: dict[str | None, Mapping[int, States]] = {}

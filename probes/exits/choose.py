@@ -19,7 +19,7 @@ from probes.exits.decide import PARTS, Setting, costs_of, decide
 from probes.exits.decision import Decision, Kept
 from probes.exits.evidence import chains_of, with_numbers
 from probes.exits.prune import chains_left_out, prune_chains
-from probes.exits.several import Judged, Judges, kept_on
+from probes.exits.several import Judged, Judges, check_weights, kept_on
 from probes.exits.tasks import Task
 from probes.exits.walk import Budget, walk_chains
 
@@ -30,6 +30,7 @@ __all__ = [
     "Judges",
     "Setting",
     "check_parts",
+    "check_weights",
     "choose",
     "choose_jointly",
     "evaluate",

@@ -17,12 +17,20 @@ from numpy.typing import NDArray
 
 from probes.exits.build import BuildPlan, Variants, build_variants
 from probes.exits.candidates import Candidate, CandidateScores
-from probes.exits.choose import Choice, Setting, check_parts, choose
+from probes.exits.choose import (
+    Choice,
+    Judged,
+    Judges,
+    Setting,
+    check_parts,
+    check_weights,
+    choose_jointly,
+)
 from probes.exits.decision import Decision
 from probes.exits.encoded import Encoded, EncodePlan, encode
-from probes.exits.grid import GridPlan, layer_dim_grid
+from probes.exits.grid import GridPlan, GridResult, layer_dim_grid
 from probes.exits.latency import Latency, LatencyPlan
-from probes.exits.material import Material, builtin_texts, prepare
+from probes.exits.material import Material, builtin_texts, prepare_several
 from probes.exits.peers import PeerPlan, peer_tables
 from probes.exits.sparse_codes import check_actives
 from probes.exits.timing import Timed, TimePlan, time_ways
@@ -75,8 +83,8 @@ class ExitStudy:
 
     `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget. `states` are the pooled states
     per layer of the data's own different texts, (texts, d) each, read from their store one layer at a time.
-    `encoded` is what was read of all texts in `material`, `variants` what was made of it; `tables` are further ones by
-    name.
+    `encoded` is what was read of all texts in `material`, `variants` what was made of it; `judges` hold the scores per
+    dataset (`parts` are those of the first); `tables` are further ones by name.
     """
 
     decision: Decision
@@ -90,6 +98,7 @@ class ExitStudy:
     material: Material
     encoded: Encoded
     variants: Variants
+    judges: Judges
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict[str, pd.DataFrame])
 
     @property
@@ -140,9 +149,10 @@ def study_states(
     build = BuildPlan(space, pooling or "mean", plan.sparse_codes, plan.seed)
     variants = build_variants(encoded, material, build, embed, report)
     grid_plan = GridPlan(plan.dims, plan.draws, plan.seed, pooling=pooling)
-    splits = {name: rows for name, rows in material.parts.items() if name != "fit"}
-    fit = material.parts["fit"]
-    grid = layer_dim_grid(material.task, variants.states, splits, fit, grid_plan, report)
+    grids: list[GridResult] = []
+    for task, parts in material.each:
+        splits = {name: rows for name, rows in parts.items() if name != "fit"}
+        grids.append(layer_dim_grid(task, variants.states, splits, parts["fit"], grid_plan, report))
     timed = None if time_variants is None else time_variants(variants)
     caveats = [*material.caveats, *encoded.caveats, *variants.caveats]
     caveats += [] if timed is None else timed.caveats()
@@ -160,12 +170,20 @@ def study_states(
         about,
         own_cost={} if timed is None else timed.own,
     )
-    allowed = _allowed(grid.scores, variants, space)
-    made: Choice = choose(allowed, material.parts, budget, setting)
-    tables = {} if peers is None else peer_tables(material, encoded, variants, grid.scores, peers)
+    judged = [
+        Judged(_allowed(grid.scores, variants, space), parts)
+        for grid, (_, parts) in zip(grids, material.each, strict=True)
+    ]
+    judges = Judges.make(tuple(judged), material.weights)
+    made: Choice = choose_jointly(judges, budget, setting)
+    tables: Mapping[str, pd.DataFrame] = {}
+    if peers is not None:
+        tables = peer_tables(material, encoded, variants, grids[0].scores, peers)
     return ExitStudy(
         _with_exportable(made.decision, variants),
-        tidy([*grid.rows, *([] if timed is None else timed.rows)]),
+        tidy(
+            [*(row for grid in grids for row in grid.rows), *([] if timed is None else timed.rows)]
+        ),
         made.chains,
         made.losses,
         made.share_draws,
@@ -175,6 +193,7 @@ def study_states(
         material,
         encoded,
         variants,
+        judges,
         tables,
     )
 
@@ -215,15 +234,29 @@ def prompts_for(model: Model, data: Dataset, given: Mapping[str, str] | None) ->
     return {role: prompt for role, prompt in {**maker, **(given or {})}.items() if prompt}
 
 
+def _applying(
+    data: Dataset, datas: Sequence[Dataset], given: Mapping[str, str] | None
+) -> Mapping[str, str] | None:
+    """Of several datasets each takes the prompts that apply to its kind; a single one must take all."""
+    if given is None or len(datas) == 1:
+        return given
+    roles = ("query", "document") if data.kind == "retrieval" else ("text",)
+    return {role: prompt for role, prompt in given.items() if role in roles}
+
+
 def study_exits(
     model: Model,
-    data: Dataset,
+    data: Dataset | Sequence[Dataset],
     budget: Budget | None = None,
     texts: Sequence[str] | None = None,
     plan: StudyPlan | None = None,
     progress: Progress | None = None,
+    weights: Sequence[float] | None = None,
 ) -> ExitStudy:
     """Where `model` can stop on `data` and keep `budget`; captures, measures, chooses.
+
+    Of several datasets each must keep the budget, or, with `weights`, their weighted mean; all are served by the same
+    translators, fitted on all of their fit parts.
 
     `texts` are unlabelled texts for the translators, beside those of the fit part; None takes a sample of the built-in
     text, an empty list takes none. `progress(done, total, text)` is called often; every stage counts from 0 to its own
@@ -231,9 +264,15 @@ def study_exits(
     """
     budget, plan = budget or Budget(), plan or StudyPlan()
     pooling = plan.pooling or model.embedding.pooling
-    extra = builtin_texts(data.all_texts(), seed=plan.seed) if texts is None else texts
-    material = prepare(data, extra, plan.seed, prompts_for(model, data, plan.prompts))
-    check_parts(material.task, material.parts, budget)
+    datas = list(data) if isinstance(data, Sequence) else [data]
+    every = [text for one in datas for text in one.all_texts()]
+    extra = builtin_texts(every, seed=plan.seed) if texts is None else texts
+    prompts = [prompts_for(model, one, _applying(one, datas, plan.prompts)) for one in datas]
+    shares = None if weights is None else tuple(weights)
+    check_weights(shares, len(datas))
+    material = prepare_several(datas, extra, plan.seed, prompts, shares)
+    for task, parts in material.each:
+        check_parts(task, parts, budget)
     check_actives(plan.sparse_codes, model.d_model)
     if not model.embedding.is_cosine:
         material = material.with_caveat(

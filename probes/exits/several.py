@@ -6,7 +6,7 @@ weighted mean counts, it is the weighted mean of the qualities, and the share is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,11 +65,7 @@ class Judges:
 
         Raises `InputError` where they are not one positive number per dataset.
         """
-        if weights is not None and (len(weights) != len(tasks) or not all(w > 0 for w in weights)):
-            raise InputError(
-                f"task weights {', '.join(f'{w:g}' for w in weights)}: one number above 0 for each of the "
-                f"{len(tasks)} datasets is needed"
-            )
+        check_weights(weights, len(tasks))
         if weights is None or len(tasks) == 1:
             return cls(tasks)
         return cls(tasks, tuple(w / sum(weights) for w in weights))
@@ -176,6 +172,15 @@ class Judges:
             about |= {"measure": task.scores.task.primary, "weight": weight}
             rows.append({**about, **kept.as_dict()})
         return tuple(rows)
+
+
+def check_weights(weights: Sequence[float] | None, tasks: int) -> None:
+    """`InputError` unless `weights` are one number above 0 per dataset, or None."""
+    if weights is not None and (len(weights) != tasks or not all(w > 0 for w in weights)):
+        raise InputError(
+            f"task weights {', '.join(f'{w:g}' for w in weights)}: one number above 0 for each of the "
+            f"{tasks} datasets is needed"
+        )
 
 
 def kept_on(
