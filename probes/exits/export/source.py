@@ -58,15 +58,29 @@ class Exit:
 
     def full(self) -> Exit:
         """The whole model written in the same way: what time is compared with. A probe of zeros takes its time too."""
-        model, d = self.model, self.width
-        recipe = raw_recipe(model.n_layers, d, self.recipe.pooling, model.embedding, d)
+        model, d = self._unchanged, self.width
+        named = (self.view.decision or {}).get("pooling") or model.embedding.pooling
+        recipe = raw_recipe(model.n_layers, d, str(named), model.embedding, d)
         if self.recipe.probe is not None:
             labels = self.recipe.probe.labels
             steps = simplified(head_steps(model.embedding), d)
             width = Recipe(0, "mean", steps)(np.zeros((1, d))).shape[1]
             probe = Probe(np.zeros((width, len(labels))), np.zeros(len(labels)), labels)
             recipe = replace(recipe, steps=steps, probe=probe)
-        return replace(self, recipe=recipe, candidate=Candidate(None, model.n_layers, d))
+        whole = Candidate(None, model.n_layers, d)
+        return replace(self, recipe=recipe, candidate=whole, model=model)
+
+    @property
+    def _unchanged(self) -> Model:
+        """The model in the precision that the run compares with."""
+        import torch
+
+        from probes.capture.twins import in_dtype
+
+        wanted = self.view.info["options"].get("dtype", "float32")
+        if self.recipe.precision == "float32":
+            return self.model
+        return in_dtype(self.model, getattr(torch, wanted))
 
 
 @dataclass(frozen=True)
@@ -153,7 +167,9 @@ def promise_of(view: RunView, candidate: Candidate) -> Promise:
     of_test = (rows["measure"] == measure) & (rows["split"] == "test") & same
     quality = rows[of_test & (rows["dim"] == candidate.dim)]
     timed = rows[rows["measure"] == "relative_cost"]
-    own = timed[same[timed.index]]  # of variants with a time of their own; the others take that of the layer
+    own = timed[
+        same[timed.index]
+    ]  # of variants with a time of their own; the others take that of the layer
     cost = (own if len(own) else timed[timed["variant"].isna()])["value"]
     return Promise(
         measure,
