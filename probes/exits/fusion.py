@@ -1,7 +1,8 @@
 """What reading all layers would give: learnt mixtures of a frozen model's layers, a mark for exits to be seen by.
 
 A mixture reads every block, so it is no exit. It says how much the last layer leaves on the table. Weights are learnt
-on the fit part, their penalty is chosen on the tune part, and quality is measured on the test part.
+on the fit part, where they start and their penalty are chosen on the tune part, and quality is measured on the test
+part.
 
 Kinds: `mean`, all layers alike, nothing learnt; `scalar-mix`, one weight per layer (Peters et al. 2018); `importance`,
 one weight per layer and coordinate (the trainable importance of RINE, Koutlis & Papadopoulos 2024, here without its
@@ -31,7 +32,11 @@ from probes.stats import percentile_interval
 Array = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # on the mean squared logit of the weights
+PENALTIES = (0.01, 0.3, 10.0)  # on the mean squared distance of the logits from where they start
+STARTS = (
+    0.0,
+    4.0,
+)  # logit of the last layer, 0 for the others: all alike, and nearly the full model
 MOST = 2000  # examples, and documents, that weights are learnt from: a seeded sample of more
 SCALE = 20.0  # of a cosine in a loss, as in sentence-transformers
 STEPS = 60  # of L-BFGS
@@ -102,9 +107,8 @@ def fusion_study(
     learn = _learner(task, states, start, parts["fit"], seed)
     for kind in KINDS[1:]:
         width = 1 if kind == "scalar-mix" else start.means.shape[1]
-        tried = {penalty: learn(width, penalty) for penalty in PENALTIES}
-        chosen[kind] = max(PENALTIES, key=lambda p, t=tried: score.on("tune", t[p](states)))
-        found[kind] = tried[chosen[kind] or 0.0]
+        tried = [(p, learn(width, origin, p)) for origin in STARTS for p in PENALTIES]
+        chosen[kind], found[kind] = max(tried, key=lambda one: score.on("tune", one[1](states)))
     embeddings = {"last": states[full], "single": states[single]}
     cells = {name: score.cells(np.asarray(X)) for name, X in embeddings.items()}
     cells |= {kind: score.cells(mixture(states)) for kind, mixture in found.items()}
@@ -175,13 +179,13 @@ def _compared(
     ]
 
 
-Learner = Callable[[int, float], Mixture]
+Learner = Callable[[int, float, float], Mixture]
 
 
 def _learner(
     task: Task, states: Mapping[int, Array], start: Mixture, fit: IntArray, seed: int
 ) -> Learner:
-    """A function that learns weights of a width (1 or d) under a penalty; states are read once."""
+    """A function of width (1 or d), start and penalty that learns weights; states are read once."""
     picked = np.sort(np.random.default_rng(seed).permutation(fit)[:MOST])
     rows, loss, extra = _objective(task, picked, seed)
     Z = torch.stack(
@@ -191,17 +195,19 @@ def _learner(
         ]
     ).float()  # (layers, texts, d)
 
-    def learn(width: int, penalty: float) -> Mixture:
-        logits = torch.zeros(len(Z), width, requires_grad=True)
+    def learn(width: int, last: float, penalty: float) -> Mixture:
+        origin = torch.zeros(len(Z), width)
+        origin[-1] = last
+        logits = origin.clone().requires_grad_(True)
         head = [torch.zeros(shape, requires_grad=True) for shape in extra(Z.shape[2])]
         solver = torch.optim.LBFGS([logits, *head], max_iter=STEPS, line_search_fn="strong_wolfe")
 
         def closure() -> float:
             solver.zero_grad()
             mixed = (logits.softmax(0)[:, None, :] * Z).sum(0)  # (texts, d)
-            value = loss(mixed, head) + penalty * logits.square().mean()
+            value = loss(mixed, head) + penalty * (logits - origin).square().mean()
             value.backward()
-            return float(value)
+            return float(value.detach())
 
         solver.step(closure)
         return start.with_weights(logits.detach().softmax(0).double().numpy())
@@ -258,7 +264,7 @@ def _ranking(task: RetrievalTask, rows: IntArray, seed: int) -> tuple[IntArray, 
 
 
 def cosent(cosines: Tensor, gold: Tensor) -> Tensor:
-    """log(1 + Σ exp(20 (c_j − c_i))) over pairs i, j with gold_i > gold_j, divided by n: how far the order is wrong.
+    """log(1 + Σ exp(20 (c_j − c_i))) over pairs i, j with gold_i > gold_j: how far the order is wrong.
 
     >>> float(cosent(torch.tensor([0.9, 0.1]), torch.tensor([1.0, 0.0]))) < 1e-6
     True
@@ -268,5 +274,4 @@ def cosent(cosines: Tensor, gold: Tensor) -> Tensor:
     suffix = torch.logcumsumexp(-scores.flip(0), 0).flip(0)
     suffix = torch.cat([suffix, suffix.new_full((1,), -torch.inf)])
     higher = torch.searchsorted(gold, gold, right=True)  # where larger golds begin
-    wrong = torch.cat([scores.new_zeros(1), scores + suffix[higher]])
-    return wrong.logsumexp(0) / len(cosines)
+    return torch.cat([scores.new_zeros(1), scores + suffix[higher]]).logsumexp(0)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +65,10 @@ def check_pairs(pairs: Sequence[Pair], n_layers: int, d: int) -> tuple[Pair, ...
 
 
 def _library() -> Any:
-    import sentence_transformers
-
-    return cast("Any", sentence_transformers).losses
+    try:
+        return import_module("sentence_transformers.sentence_transformer.losses")
+    except ModuleNotFoundError:  # before version 6
+        return import_module("sentence_transformers.losses")
 
 
 def base_loss(sentence_model: Any, objective: Objective) -> nn.Module:
