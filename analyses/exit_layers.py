@@ -31,22 +31,26 @@ from probes.runs import Run
 
 if TYPE_CHECKING:
     from probes.exits.ways import SearchSpace
+    from probes.types import Dataset
 
 
 def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     """Fill an open run folder with grid, latency, layer metrics, chains and the decision."""
     import numpy as np
 
-    from probes.datasets import limit_dataset, load_dataset, load_texts
+    from probes.datasets import dataset_names, limit_dataset, load_dataset, load_texts
     from probes.exits import Budget, LatencyPlan, StudyPlan, study_exits
     from probes.exits.export import keep_recipes
     from probes.layers import measure_layers
 
     progress(0, None, "reading the data")
-    data = load_dataset(options["data"], **parse_columns(options["columns"]))
-    data = limit_dataset(data, options["limit"], np.random.default_rng(options["seed"]))
+    datas: list[Dataset] = []
+    for name in dataset_names(options["data"]):
+        data = load_dataset(name, **parse_columns(options["columns"]))
+        data = limit_dataset(data, options["limit"], np.random.default_rng(options["seed"]))
+        run.describe(dataset=describe_data(data))
+        datas.append(data)
     texts = None if options["texts"] is None else load_texts(options["texts"])
-    run.describe(dataset=describe_data(data))
     model = open_model(run, options, progress)
     plan = StudyPlan(
         pooling=options["pooling"],
@@ -61,13 +65,13 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
         space=space_of(options),
     )
     budget = Budget(options["min_quality"], options["max_loss"], options["confidence"])
-    study = study_exits(model, data, budget, texts, plan, progress)
+    study = study_exits(model, datas, budget, texts, plan, progress, weights_of(options))
     progress(0, None, "layer metrics")
     run.add(study.measurements)
     run.add(
         measure_layers(
             study.states,
-            dataset=data.name,
+            dataset=", ".join(data.name for data in datas),
             pooling=options["pooling"] or model.embedding.pooling,
             seed=options["seed"],
         )
@@ -77,9 +81,28 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     run.write_table("share_draws", study.share_draws)
     for name, table in study.tables.items():
         run.write_table(name, table)
-    for reason in keep_recipes(run.path, study, model.embedding, getattr(data, "label_names", ())):
+    labels = getattr(datas[0], "label_names", ())
+    for reason in keep_recipes(run.path, study, model.embedding, labels):
         run.note(reason)
     run.write_decision(study.decision.to_dict())
+
+
+def weights_of(options: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Weights of the datasets, separated by commas; None where each must keep the budget."""
+    from probes.datasets import dataset_names
+    from probes.exits.several import check_weights
+
+    text = options["task_weights"]
+    if text is None:
+        return None
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--task-weights {text!r}: numbers above 0, separated by commas, such as 2,1"
+        ) from None
+    check_weights(found, len(dataset_names(options["data"])))
+    return found
 
 
 def prompts_of(options: Mapping[str, Any]) -> dict[str, str]:
@@ -133,11 +156,14 @@ def sparse_codes_of(options: Mapping[str, Any]) -> tuple[int, ...]:
 
 def check(options: Mapping[str, Any]) -> None:
     """Refuse names of models, data and texts that mean nothing, before a run folder is made."""
+    from probes.datasets import dataset_names
 
     temperatures_of(options)
     sparse_codes_of(options)
     space_of(options)
-    require_options(options, "data", "texts")
+    weights_of(options)
+    for name in dataset_names(options["data"]):
+        require_options({**options, "data": name}, "data", "texts")
 
 
 ANALYSIS = Analysis(
@@ -164,6 +190,13 @@ ANALYSIS = Analysis(
             high=0.999,
         ),
         Option("confidence", float, 0.95, "Confidence of the guarantee.", low=0.5, high=0.9999),
+        Option(
+            "task_weights",
+            str,
+            None,
+            "With several --data, separated by commas: their weights, such as 2,1; the budget then holds for the "
+            "weighted mean. Default: it must hold for every one of them.",
+        ),
         Option(
             "texts",
             str,

@@ -149,15 +149,15 @@ def verify_export(
 
 
 def load_data(exit_: Exit) -> Dataset:
-    """The run's dataset, the same examples; `RunError` where it has changed."""
-    from probes.datasets import limit_dataset, load_dataset
+    """The run's (first) dataset, the same examples; `RunError` where it has changed."""
+    from probes.datasets import dataset_names, limit_dataset, load_dataset
 
     options = exit_.view.info["options"]
     pairs = [
         part.split("=", 1) for part in (options.get("columns") or "").split(",") if part.strip()
     ]
     columns: Any = {role.strip(): column.strip() for role, column in pairs}
-    data = load_dataset(options["data"], **columns)
+    data = load_dataset(dataset_names(options["data"])[0], **columns)
     data = limit_dataset(data, options.get("limit"), np.random.default_rng(options["seed"]))
     known = dataset_of(exit_.view)["hash"]
     if data.content_hash() != known:
