@@ -4,7 +4,7 @@
 
 Needs the shared development data beside the checkout. For every set: the best static exit and the dynamic one that
 keep the asked share of the full model's quality at 95 % confidence; every rule at the threshold that the tune part
-would choose for it, judged on the test part, with its gain over static exits at equal depth; time per text of the two
+would choose for it, judged on the test part, with its gain over static exits at equal cost; time per text of the two
 choices over the full model's, for one text at a time and for batches of 32, in turns.
 """
 
@@ -89,11 +89,13 @@ def print_rules(study: DynamicStudy) -> None:
     names = [c.name for c in study.found.candidates]
     kept = test[[name in wanted for name in names]].sort_values("depth")
     print(
-        f"  {'rule on the test part':24}{'depth':>7}{'quality':>9}{'gain over static at equal depth':>34}"
+        f"  {'rule on the test part':24}{'depth':>7}{'cost':>7}{'quality':>9}{'gain over static at equal cost':>34}"
     )
     for row in kept.to_dict("records"):
         gain = f"{row['gain']:+.3f} [{row['gain_low']:+.3f}, {row['gain_high']:+.3f}]"
-        print(f"  {row['rule']:24}{row['depth']:7.2f}{row['quality']:9.3f}{gain:>34}")
+        print(
+            f"  {row['rule']:24}{row['depth']:7.2f}{row['cost']:7.2f}{row['quality']:9.3f}{gain:>34}"
+        )
 
 
 def print_time(

@@ -1,8 +1,8 @@
 """Thresholds under the same guarantee as static exits: chains fixed on the tune part, tested on the calibrate part.
 
-A configuration is a rule with a threshold. Those on a rule's front of depth against quality on the tune part are its
-chain, deepest first; `walk_chains` tests it beside the chain of the static exits (Learn then Test, Angelopoulos et al.
-2021, arXiv 2110.01052). Only the rules that look best on the tune part get a chain, since all chains share δ.
+A configuration is a rule with a threshold. Those on a rule's front of cost against quality on the tune part are its
+chain, most costly first; `walk_chains` tests it beside the chain of the static exits (Learn then Test, Angelopoulos et
+al. 2021, arXiv 2110.01052). Only the rules that look best on the tune part get a chain, since all chains share δ.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probes.exits.candidates import Candidate, CandidateScores
+from probes.exits.dynamic.gates import LayerGate
 from probes.exits.dynamic.rules import exit_places
 from probes.exits.dynamic.units import Units
 from probes.exits.evidence import loss_table, ratio, share_table, with_calibrate
@@ -28,6 +29,7 @@ IntArray = NDArray[np.integer[Any]]
 
 STATIC = "static"
 THRESHOLDS = 40  # per rule, at most
+LOOK_COST = 0.15  # blocks: what pooling, head and rule cost at an exit on the way (measured: minilm on a CPU, batches)
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ class DynamicCandidate(Candidate):
 
 @dataclass(frozen=True, eq=False)
 class Configurations:
-    """All configurations of one study: their scores per example and how many blocks each example runs."""
+    """All configurations of one study: their scores per example, how many blocks each example runs, and what that
+    costs: the blocks and the looks at the exits on the way, in blocks."""
 
     scores: CandidateScores
     depths: Array  # (candidates, examples)
+    costs: Array  # (candidates, examples)
 
     @property
     def candidates(self) -> list[DynamicCandidate]:
@@ -64,13 +68,18 @@ class Configurations:
         means = self.depths[:, rows].mean(axis=1)
         return dict(zip(self.scores.candidates, means.tolist(), strict=True))
 
+    def cost(self, rows: IntArray) -> dict[Candidate, float]:
+        """Mean cost per example over `rows`, in blocks, of every configuration."""
+        means = self.costs[:, rows].mean(axis=1)
+        return dict(zip(self.scores.candidates, means.tolist(), strict=True))
+
 
 @dataclass(frozen=True, eq=False)
 class DynamicChoice:
     """What was chosen and the evidence.
 
     Attributes:
-        chosen: the shallowest configuration, static or dynamic, that passed; None where none did (`walk.reason`).
+        chosen: the cheapest configuration, static or dynamic, that passed; None where none did (`walk.reason`).
         static: the shallowest static exit that passes when static exits alone are tested, at the whole δ.
         walk: the steps of all chains.
         rules: the rules that got a chain, best on the tune part first.
@@ -98,9 +107,16 @@ def spread_thresholds(confidence: Array, most: int = THRESHOLDS) -> list[float]:
 
 
 def configurations(
-    units: Units, confidences: Mapping[str, Array], tune: IntArray, most: int = THRESHOLDS
+    units: Units,
+    confidences: Mapping[str, Array],
+    tune: IntArray,
+    most: int = THRESHOLDS,
+    look_cost: float = LOOK_COST,
 ) -> Configurations:
-    """Every static exit, and every rule at thresholds spread over its values on the units of the tune examples."""
+    """Every static exit, and every rule at thresholds spread over its values on the units of the tune examples.
+
+    A look at an exit that is not taken costs `look_cost` blocks.
+    """
     last, width = units.layers[-1], units.answers(len(units.layers) - 1).shape[1]
     n_units, every = len(units.rows), np.arange(len(units.task))
     seen = np.unique(units.of_example[tune])
@@ -113,25 +129,35 @@ def configurations(
             planned.append((DynamicCandidate(rule, last, width, threshold), places))
     scores = np.stack([units.scores(places) for _, places in planned])
     depths = np.stack([units.depth(places, every) for _, places in planned])
+    most_looks = {
+        STATIC: 0,
+        LayerGate.name: 1,
+    }  # which know where to stop beforehand, or after the first
+    looks = [
+        units.looks_on_the_way(places, most_looks.get(str(c.variant), last))
+        for c, places in planned
+    ]
+    costs = depths + look_cost * np.stack(looks)
     full = next(c for c, _ in planned if c.variant == STATIC and c.layer == last)
     return Configurations(
-        CandidateScores(units.task, tuple(c for c, _ in planned), scores, full), depths
+        CandidateScores(units.task, tuple(c for c, _ in planned), scores, full), depths, costs
     )
 
 
 def fronts(found: Configurations, tune: IntArray) -> dict[str, list[DynamicCandidate]]:
-    """Per rule its front of depth against quality on the tune part, deepest first; nothing as deep as the full model.
+    """Per rule its front of cost against quality on the tune part, most costly first; nothing as costly as the full
+    model.
 
-    Going down the front both fall: no configuration on it has a shallower or equally deep one of at least its quality.
+    Going down the front both fall: no configuration on it has a cheaper or equally cheap one of at least its quality.
     """
     scores = found.scores
     values = scores.quality(list(scores.candidates), tune)
     quality = dict(zip(scores.candidates, values.tolist(), strict=True))
-    depth = found.depth(tune)
+    cost = found.cost(tune)
     result: dict[str, list[DynamicCandidate]] = {}
-    for candidate in sorted(found.candidates, key=lambda c: (depth[c], -quality[c])):
+    for candidate in sorted(found.candidates, key=lambda c: (cost[c], -quality[c])):
         front = result.setdefault(str(candidate.variant), [])
-        cheaper = depth[candidate] < scores.full.layer
+        cheaper = cost[candidate] < scores.full.layer
         if cheaper and (not front or quality[candidate] > quality[front[-1]]):
             front.append(candidate)
     return {rule: front[::-1] for rule, front in result.items()}
@@ -167,11 +193,11 @@ def choose_dynamic(
     seed: int = 0,
     rules: int = 1,
 ) -> DynamicChoice:
-    """The shallowest configuration that keeps `budget`; static exits and the best `rules` rules get a chain each."""
+    """The cheapest configuration that keeps `budget`; static exits and the best `rules` rules get a chain each."""
     front = fronts(found, parts["tune"])
     rehearsal = rehearse(found, front, parts, budget, seed=seed)
-    depth = found.depth(parts["tune"])
-    least = {r: np.inf if c is None else depth[c] for r, c in rehearsal.items() if r != STATIC}
+    cost = found.cost(parts["tune"])
+    least = {r: np.inf if c is None else cost[c] for r, c in rehearsal.items() if r != STATIC}
     taken = sorted(least, key=lambda rule: least[rule])[:rules]
     tested = {rule: front[rule] for rule in (STATIC, *taken)}
     chains, shares, losses = _evidence(found, tested, parts, draws, seed)
@@ -210,14 +236,14 @@ def _evidence(
 def _chains(
     found: Configurations, front: Mapping[str, Sequence[DynamicCandidate]], tune: IntArray
 ) -> pd.DataFrame:
-    """The fronts as `walk_chains` takes them. `layer` holds the mean depth on the tune part: what is saved."""
-    depth, full = found.depth(tune), found.scores.full
+    """The fronts as `walk_chains` takes them. `layer` holds the mean cost on the tune part, in blocks."""
+    cost, full = found.cost(tune), found.scores.full
     rows: list[dict[str, Any]] = []
     for chain, own in front.items():
         quality = found.scores.quality([full, *own], tune)
         for order, candidate in enumerate([full, *own]):
             place = {"chain": chain, "order": order, "name": candidate.name}
-            numbers = {"layer": depth[candidate], "dim": candidate.dim}
+            numbers = {"layer": cost[candidate], "dim": candidate.dim}
             rows.append(
                 {
                     **place,
@@ -237,11 +263,12 @@ def curve(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Depth against quality for every configuration: columns rule, threshold, layer, split, on_front, depth, quality,
-    low, high, share, gain, gain_low, gain_high, n.
+    """Cost against quality for every configuration: columns rule, threshold, layer, split, on_front, depth, cost,
+    quality, low, high, share, gain, gain_low, gain_high, n.
 
-    `gain` is the quality above that of static exits at equal depth: the front of static exits on the tune part, mixed
-    from two neighbours where the depth lies between them; its interval is a paired bootstrap over clusters.
+    `depth` are the mean blocks run, `cost` those and the looks on the way, in blocks. `gain` is the quality above that
+    of static exits at equal cost: the front of static exits on the tune part, mixed from two neighbours where the cost
+    lies between them; its interval is a paired bootstrap over clusters.
     """
     front = fronts(found, parts["tune"])
     chosen = {c for own in front.values() for c in own} | {found.scores.full}
@@ -249,14 +276,14 @@ def curve(
     tables: list[dict[str, Any]] = []
     for split in splits:
         rows = parts[split]
-        depth, task = found.depth(rows), found.scores.task
+        depth, cost, task = found.depth(rows), found.cost(rows), found.scores.task
         resamples = Resamples.make(len(rows), draws, seed, task.clusters[rows])
         values = found.scores.quality(list(found.scores.candidates), rows)
         drawn = found.scores.draws(list(found.scores.candidates), rows, resamples)
         place = {c: i for i, c in enumerate(found.scores.candidates)}
         full = values[place[found.scores.full]]
         low, high = percentile_interval(drawn, confidence, axis=1)
-        weights = _mixtures([depth[c] for c in found.candidates], [depth[c] for c in static])
+        weights = _mixtures([cost[c] for c in found.candidates], [cost[c] for c in static])
         own = [place[c] for c in static]
         gain, gains = values - weights @ values[own], drawn - weights @ drawn[own]
         gain_low, gain_high = percentile_interval(gains, confidence, axis=1)
@@ -272,6 +299,7 @@ def curve(
                     "split": split,
                     "on_front": c in chosen,
                     "depth": depth[c],
+                    "cost": cost[c],
                     **{key: float(value) for key, value in {**numbers, **more}.items()},
                     "n": len(rows),
                 }
@@ -279,10 +307,10 @@ def curve(
     return pd.DataFrame(tables).astype({"threshold": "Float64"})
 
 
-def _mixtures(depths: Sequence[float], static: Sequence[float]) -> Array:
-    """Weights (depths, static) of the two static exits around each depth; below the shallowest, that one alone."""
+def _mixtures(costs: Sequence[float], static: Sequence[float]) -> Array:
+    """Weights (costs, static) of the two static exits around each cost; below the shallowest, that one alone."""
     places = np.arange(len(static), dtype=np.float64)
-    at = np.interp(depths, static, places)
+    at = np.interp(costs, static, places)
     low = np.minimum(at.astype(np.int64), len(static) - 1)
     high = np.minimum(low + 1, len(static) - 1)
     weights = np.zeros((len(at), len(static)))

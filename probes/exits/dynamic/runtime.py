@@ -107,8 +107,7 @@ class DynamicExit:
             if answers is None:
                 answers = np.empty((len(texts), done.answers.shape[1]), done.answers.dtype)
             answers[batch.rows], layers[batch.rows] = done.answers, done.layers
-        if answers is None:
-            raise InputError("no texts came: at least one is needed")
+        assert answers is not None  # no texts have been refused
         return Exits(answers, layers)
 
     def _batch(self, batch: Batch) -> Exits:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from probes.errors import InputError, unknown_name
 from probes.exits.choose import Setting, check_parts, evaluate
 from probes.exits.dynamic.calibrate import (
+    LOOK_COST,
     STATIC,
+    THRESHOLDS,
     Configurations,
     DynamicCandidate,
     DynamicChoice,
@@ -44,13 +46,18 @@ GATES = ("layer-gate", "look-gate")
 
 @dataclass(frozen=True)
 class DynamicPlan:
-    """How a study is done. `layers` are the exits (None: all), `rules` names of rules and gates (None: all that apply);
-    the best `chains` of them on the tune part are tested, each with at most `thresholds` thresholds."""
+    """How a study is done.
+
+    `layers` are the exits (None: all), `rules` names of rules and gates (None: all that apply); the best `chains` of
+    them on the tune part are tested, each with at most `thresholds` thresholds. `look_cost` is what looking at an exit
+    costs, in blocks: a rule that stops too late costs more than the full model.
+    """
 
     pooling: str | None = None
     layers: tuple[int, ...] | None = None
     rules: tuple[str, ...] | None = None
-    thresholds: int = 40
+    thresholds: int = THRESHOLDS
+    look_cost: float = LOOK_COST
     chains: int = 1
     draws: int = 1000
     seed: int = 0
@@ -91,7 +98,7 @@ class DynamicStudy:
         test = self.parts["test"]
         setting = Setting(2 * self.plan.draws, self.plan.seed)
         kept = evaluate(self.found.scores, [*looked], test, self.budget.confidence, setting)
-        depth, full = self.found.depth(test), self.found.scores.full
+        depth, cost, full = self.found.depth(test), self.found.cost(test), self.found.scores.full
         told = {
             c.name: {
                 "rule": c.variant,
@@ -99,6 +106,7 @@ class DynamicStudy:
                 "layer": c.layer,
                 "depth": depth[c],
                 "relative_depth": depth[c] / full.layer,
+                "relative_cost": cost[c] / full.layer,
                 **k.as_dict(),
             }
             for c, k in zip(looked, kept, strict=True)
@@ -142,7 +150,8 @@ def study_dynamic_states(
         rules |= _gates(units, np.unique(units.of_example[fit]), names)
     confidences = measure_confidences(units, rules, report)
     report(0, 1, "thresholds")
-    found = configurations(units, confidences, material.parts["tune"], plan.thresholds)
+    tune = material.parts["tune"]
+    found = configurations(units, confidences, tune, plan.thresholds, plan.look_cost)
     choice = choose_dynamic(found, material.parts, budget, 2 * plan.draws, plan.seed, plan.chains)
     table = curve(found, material.parts, draws=plan.draws, seed=plan.seed)
     return DynamicStudy(units, rules, found, choice, table, material.parts, budget, plan)

@@ -91,6 +91,10 @@ class Units:
         blocks = np.asarray(self.layers)[places]
         return blocks[self.of_example[examples]].mean(axis=1)
 
+    def looks_on_the_way(self, places: IntArray, most: int) -> Array:
+        """Exits, up to `most`, that each example is looked at without taking them (examples,), mean over its units."""
+        return np.minimum(places, most)[self.of_example].mean(axis=1)
+
     def goodness(self, units: IntArray) -> Array:
         """How good the answers of `units` are at every exit but the last (exits − 1, units); what gates predict.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -52,9 +54,9 @@ def test_confidence_that_knows_nothing_gains_nothing(planted):
     found = configurations(study.units, {"dealt": dealt}, material.parts["tune"])
     table = curve(found, material.parts, ("test",), draws=300)
     gains = table[table["rule"] == "dealt"]
-    assert abs(gains["gain"].mean()) < 0.05
+    assert gains["gain"].max() < 0.05
     choice = choose_dynamic(found, material.parts, Budget(0.95), 300)
-    assert choice.chosen is None
+    assert found.depth(material.parts["test"])[choice.chosen or found.scores.full] > 3.7  # of 4
 
 
 def test_full_model_and_static_exits_are_what_the_static_grid_measures(planted):
@@ -72,7 +74,7 @@ def test_fronts_by_brute_force(planted):
     material, pooled, _ = planted(n=300)
     study = study_dynamic_states(material, pooled, Budget(0.95), PLAN)
     tune = material.parts["tune"]
-    depth = study.found.depth(tune)
+    depth = study.found.cost(tune)
     values = study.found.scores.quality(list(study.found.scores.candidates), tune)
     quality = dict(zip(study.found.scores.candidates, values, strict=True))
     for rule, front in fronts(study.found, tune).items():
@@ -88,7 +90,7 @@ def test_fronts_by_brute_force(planted):
             )
         }
         assert {(depth[c], quality[c]) for c in front} == undominated
-        assert all(depth[a] > depth[b] for a, b in zip(front, front[1:], strict=False))
+        assert all(depth[a] > depth[b] for a, b in itertools.pairwise(front))
 
 
 def test_thresholds_are_values_that_occur(rng):
@@ -116,7 +118,7 @@ def _population(rng, n=4000, exits=5):
     chance = 0.6 + 0.35 * sure
     chance[1] = np.where(sure[1] > 0.8, 0.55, 0.9)
     right = np.concatenate([rng.uniform(size=sure.shape) < chance, [rng.uniform(size=n) < 0.93]])
-    task = ClassificationTask("made", np.arange(n), np.zeros(n, int), 2, np.arange(n))
+    task = ClassificationTask("made", np.arange(n), np.arange(n) % 2, 2, np.arange(n))
     every = np.arange(n)
     answers = np.zeros((exits, n, 2))
     units = Units(task, tuple(range(exits)), {}, None, every, every[:, None], right * 1.0, answers)  # type: ignore[arg-type]
@@ -141,7 +143,7 @@ def _violations(times, n, epsilon, seed=0):
         if choice.chosen is not None:
             chosen += 1
             ours += risk[choice.chosen] > epsilon
-        depth = found.depth(calibrate)
+        depth = found.cost(calibrate)
         kept = excess[:, calibrate].mean(axis=1) <= epsilon
         cheapest = min(
             (c for c, k in zip(found.candidates, kept, strict=True) if k), key=lambda c: depth[c]
@@ -151,19 +153,18 @@ def _violations(times, n, epsilon, seed=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [100, 300, 1000])
-def test_guarantee_holds_and_the_naive_rule_breaks_it(n):
+def test_guarantee_holds_and_the_naive_rule_breaks_it():
     """δ = 0.1, 1,000 resamples: at most 0.1 and three standard errors of the choices may be above ε."""
     times = 1000
-    ours, naive, chosen = _violations(times, n, 0.15)
+    ours, naive, chosen = _violations(times, 500, 0.15)
     limit = 0.1 * times + 3 * np.sqrt(times * 0.1 * 0.9)
     assert ours <= limit
     assert naive > limit
-    if n == 1000:
-        assert chosen > 0.2 * times  # it is not by refusing that the promise is kept
+    assert chosen > 0.2 * times  # it is not by refusing that the promise is kept
 
 
 def test_guarantee_in_short():
-    ours, naive, _ = _violations(60, 200, 0.15)
-    assert ours <= 0.1 * 60 + 3 * np.sqrt(60 * 0.1 * 0.9)
+    ours, naive, chosen = _violations(20, 500, 0.15)
+    assert ours <= 0.1 * 20 + 3 * np.sqrt(20 * 0.1 * 0.9)
     assert naive > ours
+    assert chosen

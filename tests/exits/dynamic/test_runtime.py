@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from probes.capture import capture
-from probes.errors import InputError
+from probes.errors import DataError, InputError
 from probes.exits.dynamic import ClassHeads, DynamicExit, Policy, SpaceHeads, measure_policies
 from probes.exits.dynamic.gates import LayerGate, LookGate
 from probes.exits.dynamic.looks import Look
@@ -65,8 +65,8 @@ def test_running_decides_and_answers_as_the_arrays_say(zoo, rng, name):
     heads = heads_for(model, rng)
     for rule in rules_for_test(model, rng):
         _, _, confidence = decided(states, heads, rule, 0.0, layers)
-        finite = np.concatenate(confidence)[np.isfinite(np.concatenate(confidence))]
-        between = np.unique(np.round(finite, 4))
+        rounded = [np.unique(np.round(c[np.isfinite(c)], 4)) for c in confidence]
+        between = next(values for values in rounded if len(values) > 1)
         middle = len(between) // 2
         threshold = float((between[middle - 1] + between[middle]) / 2)  # rounding flips nobody
         wanted_layers, wanted, _ = decided(states, heads, rule, threshold, layers)
@@ -83,7 +83,11 @@ def test_texts_that_leave_at_k_get_what_the_cut_model_gives(zoo, rng, name):
     texts = zoo.texts(24, seed=2)
     heads = heads_for(model, rng, space=True)
     layers = tuple(range(model.n_layers + 1))
-    policy = Policy(heads, layers, "mean", RULES["state-cosine"], 0.9)
+    acts = capture(model, texts, sites=["exit"], pooling="mean")
+    states = {k: np.asarray(acts["exit", k]) for k in layers}
+    _, _, confidence = decided(states, heads, RULES["state-cosine"], 0.0, layers)
+    threshold = float(np.median(np.stack(confidence[1:])))
+    policy = Policy(heads, layers, "mean", RULES["state-cosine"], threshold)
     found = DynamicExit(model, policy)(texts)
     assert len(set(found.layers.tolist())) > 1
     for row, text in enumerate(texts):
@@ -131,7 +135,7 @@ def test_what_makes_no_sense_is_refused(zoo, rng):
     heads = heads_for(model, rng)
     with pytest.raises(InputError, match="without a rule"):
         Policy(heads, (1, 3), "mean")
-    with pytest.raises(InputError, match="no texts"):
+    with pytest.raises(DataError, match="no texts"):
         DynamicExit(model, Policy(heads, (1,), "mean"))([])
     with pytest.raises(InputError, match="at least one is needed"):
         measure_policies(model, {}, ["a"])
