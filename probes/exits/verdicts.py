@@ -138,18 +138,19 @@ class ShareTest:
             return None if factor is None else _grown(self._sizes, factor)
         needed: dict[str, int] = {}
         for task, frame in self._frames.items():
-            factor = self._factor(frame, name, float(np.median(frame[name])))
+            factor = self._factor(frame, name, None)
             if factor is None:
                 return None
             needed |= _grown({task: self._sizes[task]}, factor)
         return needed
 
-    def _factor(self, frame: pd.DataFrame, name: str, share: float) -> float | None:
+    def _factor(self, frame: pd.DataFrame, name: str, share: float | None) -> float | None:
         """Of the way from share to limit, the resampling's part shrinks with 1/√n, the made-up one with 1/n."""
         drawn = frame[name].to_numpy(dtype=float)
         made_up = frame[MADE_UP].to_numpy(dtype=float) if MADE_UP in frame else np.zeros(1)
         bound = float(np.sort(drawn)[self._rank - 1])
         plain = np.sort(drawn * (1 + made_up))
+        share = float(np.median(plain)) if share is None else share
         alone = min(share, max(bound, float(plain[self._rank - 1])))
         return factor_for_share(
             share - self._asked, share - alone, max(0.0, alone - bound), self._delta
