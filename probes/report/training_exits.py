@@ -104,7 +104,8 @@ def _fusion(data: RunData) -> list[str]:
         return []
     told = [
         f"{clean(r['kind'], 20)} {number(r['over_full'])} {interval(r['over_full_low'], r['over_full_high'])}"
-        for r in records(only(frame, kind=["scalar-mix", "importance"]))
+        for kind in ("scalar-mix", "importance")
+        for r in records(only(frame, kind=kind))
     ]
     return [f"Reading all layers at once, over the last one: {'; '.join(told)}."] if told else []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,12 @@ def test_pairs_and_retrieval_give_grids_models_and_a_report(
     assert "This run is not finished" not in page
     assert "trained=starbucks" in page
     assert "layer 1, 8 dimensions" in page
+    assert re.search(r"over the last one: scalar-mix \S+ \[.*importance", page)
+    assert "which may be chance" in page or "the full model goes from" in page
     assert not list(view.path.rglob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_finds_the_same(
     tiny_model: Path, home: Path, pairs_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def weights(trained):
     return load_model(trained.folder).weights_hash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["starbucks", "2d-matryoshka"])
 def test_a_stopped_training_goes_on_to_the_same_bits(tiny, pairs, tmp_path, loss):
     rows = training_rows(pairs, np.arange(60))
@@ -113,6 +114,7 @@ def test_the_saved_folder_is_clean_and_loads_everywhere_alike(request, pairs, tm
     np.testing.assert_allclose(own, library, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_starbucks_raises_shallow_quality_on_examples_it_has_not_seen(tiny, pairs, tmp_path):
     task, texts = make_task(pairs)
     rng = np.random.default_rng(0)
