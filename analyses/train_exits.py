@@ -132,7 +132,7 @@ ANALYSIS = Analysis(
         ),
         Option("steps", int, 300, "Training steps.", low=1, high=1_000_000),
         Option("batch_size", int, 16, "Examples per step.", low=2, high=4096),
-        Option("learning_rate", float, 5e-5, "Largest step width.", low=1e-7, high=0.1),
+        Option("learning_rate", float, 1e-4, "Largest step width.", low=1e-7, high=0.1),
         Option(
             "pairs",
             str,

@@ -42,8 +42,8 @@ class TrainPlan:
     """
 
     steps: int = 300
-    batch_size: int = 32
-    learning_rate: float = 5e-5
+    batch_size: int = 16
+    learning_rate: float = 1e-4
     pairs: tuple[Pair, ...] | None = None
     dims: tuple[int, ...] | None = None
     checkpoint_every: int = 100
