@@ -40,6 +40,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
 
     from probes.datasets import dataset_names, limit_dataset, load_dataset, load_texts
     from probes.exits import Budget, LatencyPlan, StudyPlan, study_exits
+    from probes.exits.decide import with_label_free
     from probes.exits.export import keep_recipes
     from probes.layers import measure_layers
 
@@ -68,14 +69,13 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     study = study_exits(model, datas, budget, texts, plan, progress, weights_of(options))
     progress(0, None, "layer metrics")
     run.add(study.measurements)
-    run.add(
-        measure_layers(
-            study.states,
-            dataset=", ".join(data.name for data in datas),
-            pooling=options["pooling"] or model.embedding.pooling,
-            seed=options["seed"],
-        )
+    metrics = measure_layers(
+        study.states,
+        dataset=", ".join(data.name for data in datas),
+        pooling=options["pooling"] or model.embedding.pooling,
+        seed=options["seed"],
     )
+    run.add(metrics)
     run.write_table("chains", study.chains)
     run.write_table("losses", study.losses)
     run.write_table("share_draws", study.share_draws)
@@ -84,7 +84,7 @@ def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
     labels = getattr(datas[0], "label_names", ())
     for reason in keep_recipes(run.path, study, model.embedding, labels):
         run.note(reason)
-    run.write_decision(study.decision.to_dict())
+    run.write_decision(with_label_free(study.decision, study.judges, metrics).to_dict())
 
 
 def weights_of(options: Mapping[str, Any]) -> tuple[float, ...] | None:

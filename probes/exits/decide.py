@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from probes.exits.prune import MOST_CHAINS
 from probes.exits.several import Judges
 from probes.exits.verdicts import LossTest
 from probes.exits.walk import Walk, cost_order, records
+from probes.registry import MEASURES
 
 PARTS = ("fit", "tune", "calibrate", "test")
 DEPTHS = {"depth 1/2": 1 / 2, "depth 2/3": 2 / 3, "depth 3/4": 3 / 4}
@@ -93,6 +94,40 @@ def decide(
         (*setting.caveats, *_caveats(judges, budget, costs), *_broken(budget, final, excess)),
         about,
     )
+
+
+def with_label_free(decision: Decision, judges: Judges, metrics: pd.DataFrame) -> Decision:
+    """`decision` with the raw layers that label-free metrics would pick among its baselines, on the test part.
+
+    `metrics` are rows of `measure_layers`. A metric picks the layer where it is best, if the registry says which way
+    is; the last layer counts as any other. Picks are shown and choose nothing.
+    """
+    picks: dict[int, list[str]] = {}
+    for name in dict.fromkeys(metrics["measure"]):
+        better = MEASURES[name].better if name in MEASURES else "none"
+        rows = metrics.loc[(metrics["measure"] == name) & metrics["variant"].isna()]
+        values, layers = rows["value"].to_numpy(dtype=float), rows["layer"].to_numpy(dtype=int)
+        if better == "none" or not np.isfinite(values).any():
+            continue
+        best = np.nanargmax(values) if better == "up" else np.nanargmin(values)
+        picks.setdefault(int(layers[best]), []).append(str(name))
+    full = judges.full
+    raw = {c.layer: c for c in judges.candidates if c.variant is None and c.dim == full.dim}
+    found = [(raw[layer], names) for layer, names in sorted(picks.items()) if layer in raw]
+    about = decision.about
+    drawn = decision.budget.confidence, int(about["draws"]), int(about["seed"])
+    kept = judges.kept([c for c, _ in found], "test", *drawn)
+    rows = tuple(
+        {"name": _picked(names), **_place(c, decision.costs), **k.as_dict(), "metrics": names}
+        for (c, names), k in zip(found, kept, strict=True)
+    )
+    compared = decision.comparisons
+    return replace(decision, comparisons=replace(compared, baselines=(*compared.baselines, *rows)))
+
+
+def _picked(metrics: list[str]) -> str:
+    others = f" +{len(metrics) - 1}" if len(metrics) > 1 else ""
+    return f"best {metrics[0]}{others}"
 
 
 def costs_of(judges: Judges, setting: Setting) -> Costs:

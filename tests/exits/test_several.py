@@ -11,6 +11,7 @@ import pytest
 from probes.errors import InputError
 from probes.exits.candidates import Candidate, CandidateScores
 from probes.exits.choose import Judged, Judges, Setting, choose, choose_jointly
+from probes.exits.decide import with_label_free
 from probes.exits.material import prepare_several
 from probes.exits.retrieval import RetrievalTask
 from probes.exits.walk import Budget, walk_chains
@@ -121,3 +122,22 @@ def test_texts_of_several_datasets_are_encoded_once_and_judged_apart(rng):
         for name in ("tune", "calibrate", "test"):
             assert not set(task.text_rows(parts[name])) & set(material.fit_rows)
     assert any("more than one dataset" in caveat for caveat in material.caveats)
+
+
+def test_label_free_picks_stand_among_the_baselines_and_choose_nothing(judged):
+    from probes.layers import measure_layers
+
+    judges = Judges.make((judged("a", GOOD),))
+    made = choose_jointly(judges, Budget(0.95), SETTING).decision
+    flat = np.random.default_rng(0).normal(size=(50, 4))
+    metrics = measure_layers(
+        {1: flat, 2: flat + 5.0, 3: flat + 1.0}, ["anisotropy", "effective_rank"]
+    )
+    told = with_label_free(made, judges, metrics)
+    extra = told.comparisons.baselines[len(made.comparisons.baselines) :]
+    assert [row["name"] for row in extra] == ["best anisotropy"]  # a rank has no better direction
+    assert extra[0]["layer"] == 1
+    rows = judges.tasks[0].parts["test"]
+    expected = judges.tasks[0].scores.quality([Candidate(None, 1, D)], rows)[0]
+    assert extra[0]["quality"] == pytest.approx(expected)
+    assert told.chosen == made.chosen

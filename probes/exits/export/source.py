@@ -157,7 +157,8 @@ def dataset_of(view: RunView) -> dict[str, Any]:
 def promise_of(view: RunView, candidate: Candidate) -> Promise:
     """Quality on the test part and share of time, from the run's tables."""
     decision = view.decision or {}
-    measure = str(decision.get("measure"))
+    tasks = decision.get("tasks") or []  # of several datasets the first is checked
+    measure = str(tasks[0]["measure"] if tasks else decision.get("measure"))
     rows: Any = view.measurements
     rows = rows[
         (rows["layer"] == candidate.layer) & (rows["site"].isna() | (rows["site"] == "exit"))
