@@ -25,7 +25,6 @@ from probes.exits.dynamic import DynamicPlan, DynamicStudy, measure_policies, st
 from probes.exits.latency import LatencyPlan
 from probes.exits.walk import Budget
 from probes.models import Model, load_model
-from probes.types import Dataset, Retrieval
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SETS = {
@@ -61,7 +60,7 @@ def main() -> None:
         print_choice(study)
         print_rules(study)
         for size in (1, 32):
-            print_time(model, data, study, LatencyPlan(seconds, batch_size=size), given.max_length)
+            print_time(model, study, LatencyPlan(seconds, batch_size=size), given.max_length)
 
 
 def print_choice(study: DynamicStudy) -> None:
@@ -98,16 +97,13 @@ def print_rules(study: DynamicStudy) -> None:
         )
 
 
-def print_time(
-    model: Model, data: Dataset, study: DynamicStudy, plan: LatencyPlan, max_length: int
-) -> None:
+def print_time(model: Model, study: DynamicStudy, plan: LatencyPlan, max_length: int) -> None:
     """Real time of the two choices beside the full model's."""
     found = {STATIC: study.choice.static, DYNAMIC: study.choice.chosen}
     policies = {name: study.policy(c) for name, c in found.items() if c is not None}
     if not policies:
         return
-    texts = data.queries if isinstance(data, Retrieval) else data.all_texts()
-    table = measure_policies(model, policies, texts, plan, max_length)
+    table = measure_policies(model, policies, study.texts("test"), plan, max_length)
     for row in table.to_dict("records"):
         print(
             f"  batch {plan.batch_size:2} {row['policy']:8} depth {row['depth']:.2f}  {row['latency_p50_ms']:7.2f} ms "

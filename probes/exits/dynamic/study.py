@@ -74,7 +74,7 @@ class DynamicStudy:
     found: Configurations
     choice: DynamicChoice
     curve: pd.DataFrame
-    parts: Mapping[str, IntArray]
+    material: Material
     budget: Budget
     plan: DynamicPlan
 
@@ -91,11 +91,17 @@ class DynamicStudy:
             heads = replace(heads, index=None)
         return Policy(heads, self.units.layers, pooling, rule, candidate.threshold)
 
+    def texts(self, part: str = "test") -> list[str]:
+        """The texts of one part that exit one by one. Time is to be taken on these: heads and gates are surer of the
+        fit part than of what they have not seen, so that its texts would stop too early."""
+        rows = self.units.rows[self.units.of_example[self.material.parts[part]].ravel()]
+        return [self.material.texts[row] for row in rows.tolist()]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values: the choice, the best static exit and the full model on the test part, looked at once."""
         wanted = {"chosen": self.choice.chosen, "static": self.choice.static}
         looked = [c for c in wanted.values() if c is not None]
-        test = self.parts["test"]
+        test = self.material.parts["test"]
         setting = Setting(2 * self.plan.draws, self.plan.seed)
         kept = evaluate(self.found.scores, [*looked], test, self.budget.confidence, setting)
         depth, cost, full = self.found.depth(test), self.found.cost(test), self.found.scores.full
@@ -154,7 +160,7 @@ def study_dynamic_states(
     found = configurations(units, confidences, tune, plan.thresholds, plan.look_cost)
     choice = choose_dynamic(found, material.parts, budget, 2 * plan.draws, plan.seed, plan.chains)
     table = curve(found, material.parts, draws=plan.draws, seed=plan.seed)
-    return DynamicStudy(units, rules, found, choice, table, material.parts, budget, plan)
+    return DynamicStudy(units, rules, found, choice, table, material, budget, plan)
 
 
 def study_dynamic(

@@ -102,6 +102,7 @@ def test_from_texts_to_a_running_exit(zoo, own_cache, rng):
     assert chosen is not None
     found = DynamicExit(model, study.policy())(words)
     assert (found.answers.argmax(axis=1) == labels).mean() > 0.9
+    assert set(study.texts()) == {words[i] for i in study.material.parts["test"]}
     place = study.found.candidates.index(chosen)
     assert found.layers.mean() == pytest.approx(study.found.depths[place].mean(), abs=0.3)
     assert {c.layer for c in study.found.candidates if c.variant == STATIC} == {0, 1, 3}
