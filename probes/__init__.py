@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from probes.datasets import load_dataset
     from probes.erasure import erase, steer
     from probes.exits import choose_exit
+    from probes.exits.export import export_exit
     from probes.layers import temperature
     from probes.models import load_model
     from probes.probing import (
@@ -35,6 +36,7 @@ _HOMES = {
     "capture": "probes.capture",
     "load_dataset": "probes.datasets",
     "choose_exit": "probes.exits",
+    "export_exit": "probes.exits.export",
     "load_model": "probes.models",
     "erase": "probes.erasure",
     "steer": "probes.erasure",
@@ -66,6 +68,7 @@ __all__ = [
     "capture",
     "choose_exit",
     "erase",
+    "export_exit",
     "load_dataset",
     "load_model",
     "open_store",

@@ -52,6 +52,10 @@ class RunError(FathometerError):
     """A run folder that cannot be created, read or continued."""
 
 
+class ExportError(FathometerError):
+    """An exported model that does not do what the run promised."""
+
+
 def unknown_name(kind: str, given: str, allowed: Iterable[str], hint: str = "") -> InputError:
     """An `InputError` that lists what is allowed and guesses what was meant.
 

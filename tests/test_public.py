@@ -84,6 +84,7 @@ def test_the_two_commands_stand_in_the_readme() -> None:
         ["capture"],
         ["run"],
         ["report"],
+        ["export"],
         ["dashboard"],
         ["doctor"],
     ],

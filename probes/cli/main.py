@@ -12,6 +12,7 @@ from rich.table import Table
 
 from probes import __version__
 from probes import analysis as analyses
+from probes.cli.export import export
 from probes.cli.inspect import datasets_app, doctor, models_app
 from probes.cli.run import RunsOption, add_analyses, print_result, progress_bar, run_app
 from probes.cli.shell import console, invoke
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.add_typer(run_app, name="run")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
+app.command()(export)
 app.command()(doctor)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probes.collapse.batches import padded_batches, starts
+from probes.capture.padded import padded_batches, starts
 from probes.errors import DataError, DoesNotApply, InputError
 from probes.exits.resample import Resamples
 from probes.stats import percentile_interval

@@ -153,7 +153,7 @@ def _other_ways(study: Study, judge: Judge, notes: list[str]) -> dict[str, dict[
 def _ditto(study: Study, judge: Judge) -> dict[int, _Judged]:
     """Ditto pooling by the head whose self-attention follows TF-IDF best on texts that nothing is judged on."""
     from probes.capture import ditto_pool
-    from probes.collapse.ditto import choose_head
+    from probes.capture.ditto_head import choose_head
 
     material, limit = judge.material, study.plan.places.max_length
     seen = [material.texts[row] for row in material.fit_rows[-HEAD_TEXTS:]]

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from probes.collapse.batches import padded_batches, starts
+from probes.capture.padded import padded_batches, starts
 from probes.errors import DataError, DoesNotApply
 from probes.layers import measure_layers
 from probes.registry import LAYER_METRICS

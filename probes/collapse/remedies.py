@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import DoesNotApply
-from probes.linalg import check_matrix
+from probes.linalg import check_matrix, whitener
 
 Array = NDArray[np.floating[Any]]
 Change = Callable[[Array], Array]
@@ -60,16 +60,8 @@ def whitening(X: Array) -> Change:
     >>> whitening(X)(X).std(axis=0).round(1).tolist()
     [1.0, 1.0]
     """
-    from sklearn.covariance import LedoitWolf
-
-    states = check_matrix(X, min_rows=2).astype(np.float64)
-    fitted: Any = LedoitWolf().fit(states)
-    values, vectors = np.linalg.eigh(fitted.covariance_)
-    if values[-1] <= 0:
-        raise DoesNotApply(f"whitening of {len(states)} texts: all states are equal")
-    scaled = vectors / np.sqrt(np.maximum(values, 1e-12 * values[-1]))
-    mean = states.mean(axis=0)
-    return lambda Y: (Y - mean) @ scaled @ vectors.T
+    mean, directions, inverse = whitener(X)
+    return lambda Y: ((Y - mean) @ directions * inverse) @ directions.T
 
 
 REMEDIES: Mapping[str, Callable[[Array], Change]] = {

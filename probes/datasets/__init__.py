@@ -6,7 +6,7 @@ from probes.datasets.catalogue import DATASETS, DatasetEntry, builtin_datasets, 
 from probes.datasets.concepts import DEFAULT_CONCEPTS, ConceptData, Concepts, load_concepts
 from probes.datasets.describe import dataset_entries, describe, describe_entry, list_datasets
 from probes.datasets.limit import limit_dataset
-from probes.datasets.load import load_dataset, load_texts, require_dataset
+from probes.datasets.load import dataset_names, load_dataset, load_texts, require_dataset
 from probes.datasets.noise import NOISES, corrupt, corrupt_dataset
 from probes.datasets.splits import Parts, components, fold_text, four_parts, group_folds
 
@@ -23,6 +23,7 @@ __all__ = [
     "corrupt",
     "corrupt_dataset",
     "dataset_entries",
+    "dataset_names",
     "describe",
     "describe_entry",
     "fold_text",

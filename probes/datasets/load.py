@@ -114,6 +114,17 @@ def require_dataset(name: str) -> None:
         existing(name)
 
 
+def dataset_names(text: str) -> tuple[str, ...]:
+    """The names of datasets that `text` holds, separated by commas; a path that exists is one name, commas and all.
+
+    >>> dataset_names("docstrings, docstring-topics")
+    ('docstrings', 'docstring-topics')
+    """
+    if Path(text).exists():
+        return (text,)
+    return tuple(part.strip() for part in text.split(",") if part.strip()) or (text,)
+
+
 def short_name(name: str) -> str:
     """`name` in the characters that run slugs and tables allow.
 

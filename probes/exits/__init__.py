@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from probes.exits.latency import LatencyPlan, measure_latency
     from probes.exits.pipeline import ExitStudy, StudyPlan, choose_exit, study_exits
     from probes.exits.tasks import make_task
-    from probes.exits.translator import Translator, TranslatorFitter
+    from probes.exits.translate import Translator, TranslatorFitter
     from probes.exits.walk import Budget, walk_chains
 
 _HOMES = {
@@ -27,8 +27,8 @@ _HOMES = {
     "ExitStudy": "pipeline",
     "LatencyPlan": "latency",
     "StudyPlan": "pipeline",
-    "Translator": "translator",
-    "TranslatorFitter": "translator",
+    "Translator": "translate",
+    "TranslatorFitter": "translate",
     "choose": "choose",
     "choose_exit": "pipeline",
     "default_dims": "grid",

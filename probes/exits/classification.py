@@ -117,29 +117,82 @@ def predict_classes(
     One-against-the-rest targets ±1, an unpenalised intercept, λ by the least leave-one-cluster-out squared error.
     Rows in `fit` get their leave-one-cluster-out prediction (the intercept is refitted, the scaling is not).
     """
-    if len(np.unique(labels[fit])) < 2:
-        raise DataError(
-            f"the fit part ({len(fit)} texts) holds one class only: more labelled texts are needed"
-        )
-    Z = Standardiser.fit(X[fit]).transform(X)
-    targets = np.where(labels[fit][:, None] == np.arange(n_classes), 1.0, -1.0)
-    level = targets.mean(axis=0)
-    design, centred = Z[fit], targets - level
-    gram, cross = design.T @ design, design.T @ centred
-    groups = clusters_by_size(clusters[fit])
-    if sum(map(len, groups)) < 2:
-        raise InputError("all fit examples belong to one group: at least two groups are needed")
+    ridge = _Ridge.prepare(X, labels, n_classes, fit, clusters)
     result = np.empty((len(dims), len(X)), dtype=np.int64)
     for step, m in enumerate(dims):
-        values, vectors = np.linalg.eigh(gram[:m, :m])
-        rotated = vectors.T @ cross[:m]  # (m, classes)
-        scores = design[:, :m] @ vectors  # (fit, m)
-        left_out, best = _left_out(scores, np.clip(values, 0, None), rotated, centred, groups)
-        weights = vectors @ (rotated * best[:, None])
-        predicted = Z[:, :m] @ weights
-        predicted[fit] = centred - left_out
-        result[step] = np.argmax(predicted + level, axis=1)
+        weights, left_out = ridge.solve(m)
+        predicted = ridge.Z[:, :m] @ weights
+        predicted[fit] = ridge.centred - left_out
+        result[step] = np.argmax(predicted + ridge.level, axis=1)
     return result
+
+
+def fit_probe(
+    X: Array, labels: IntArray, n_classes: int, fit: IntArray, clusters: IntArray
+) -> tuple[Array, Array]:
+    """The probe of `predict_classes` at full width as one linear map of X (n, d): weight (d, classes), bias (classes,).
+
+    >>> X, labels = np.array([[0.0], [1], [4], [5]]), np.array([0, 0, 1, 1])
+    >>> weight, bias = fit_probe(X, labels, 2, np.arange(4), np.arange(4))
+    >>> (X @ weight + bias).argmax(axis=1).tolist()
+    [0, 0, 1, 1]
+    """
+    return fit_scores(X, labels, n_classes, fit, clusters)[:2]
+
+
+def fit_scores(
+    X: Array, labels: IntArray, n_classes: int, fit: IntArray, clusters: IntArray
+) -> tuple[Array, Array, Array]:
+    """Weight and bias of `fit_probe`, and the scores (n, classes) of all rows: those in `fit` as if left out."""
+    ridge = _Ridge.prepare(X, labels, n_classes, fit, clusters)
+    weights, left_out = ridge.solve(X.shape[1])
+    scores = ridge.Z @ weights
+    scores[fit] = ridge.centred - left_out
+    weight = ridge.scaling.inverse_scale[:, None] * weights
+    return weight, ridge.level - ridge.scaling.mean @ weight, scores + ridge.level
+
+
+@dataclass(frozen=True)
+class _Ridge:
+    """The parts of the fit that all widths share: standardised states, targets, and their products."""
+
+    scaling: Standardiser
+    Z: Array  # (n, d)
+    design: Array  # (fit, d)
+    level: Array  # (classes,)
+    centred: Array  # (fit, classes)
+    gram: Array  # (d, d)
+    cross: Array  # (d, classes)
+    groups: Sequence[IntArray]
+
+    @classmethod
+    def prepare(
+        cls, X: Array, labels: IntArray, n_classes: int, fit: IntArray, clusters: IntArray
+    ) -> _Ridge:
+        if len(np.unique(labels[fit])) < 2:
+            raise DataError(
+                f"the fit part ({len(fit)} texts) holds one class only: more labelled texts are needed"
+            )
+        scaling = Standardiser.fit(X[fit])
+        Z = scaling.transform(X)
+        targets = np.where(labels[fit][:, None] == np.arange(n_classes), 1.0, -1.0)
+        level = targets.mean(axis=0)
+        design, centred = Z[fit], targets - level
+        groups = clusters_by_size(clusters[fit])
+        if sum(map(len, groups)) < 2:
+            raise InputError("all fit examples belong to one group: at least two groups are needed")
+        gram, cross = design.T @ design, design.T @ centred
+        return cls(scaling, Z, design, level, centred, gram, cross, groups)
+
+    def solve(self, m: int) -> tuple[Array, Array]:
+        """Weights (m, classes) on the first m standardised coordinates, and left-out residuals (fit, classes)."""
+        values, vectors = np.linalg.eigh(self.gram[:m, :m])
+        rotated = vectors.T @ self.cross[:m]  # (m, classes)
+        scores = self.design[:, :m] @ vectors  # (fit, m)
+        left_out, best = _left_out(
+            scores, np.clip(values, 0, None), rotated, self.centred, self.groups
+        )
+        return vectors @ (rotated * best[:, None]), left_out
 
 
 def _left_out(

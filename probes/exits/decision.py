@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from probes.exits.candidates import Candidate
+from probes.exits.candidates import Candidate, CandidateScores
 from probes.exits.walk import Budget
 
 
@@ -40,17 +40,37 @@ class Comparisons:
 
 @dataclass(frozen=True)
 class Costs:
-    """Time of every layer relative to the full model, and whether it was measured or counted in blocks."""
+    """Time of every layer relative to the full model, and whether it was measured or counted in blocks.
+
+    `own` holds, by variant and layer, the time of variants that read more than pooled states or compute otherwise.
+    """
 
     relative: Mapping[int, float]
     measured: bool
+    own: Mapping[tuple[str | None, int], float] = field(
+        default_factory=dict[tuple[str | None, int], float]
+    )
 
-    def of(self, layer: int) -> float:
-        return float(self.relative[layer])
+    @classmethod
+    def counted(cls, scores: CandidateScores) -> Costs:
+        """Blocks run, as a share of all of them: what stands for time that was not measured."""
+        layers = {c.layer for c in scores.candidates}
+        return cls({k: k / scores.full.layer for k in layers}, measured=False)
 
-    def speedup(self, layer: int) -> float | None:
-        """Full time over the layer's time; None where the counted time is zero."""
-        return 1 / self.of(layer) if self.of(layer) > 0 else None
+    def of(self, candidate: Candidate) -> float:
+        """Its share of the full model's time."""
+        place = candidate.variant, candidate.layer
+        return float(self.own[place] if place in self.own else self.relative[candidate.layer])
+
+    def speedup(self, candidate: Candidate) -> float | None:
+        """Full time over the candidate's time; None where the counted time is zero."""
+        return 1 / self.of(candidate) if self.of(candidate) > 0 else None
+
+    def saves(self, candidate: Candidate, full: Candidate) -> bool:
+        """Whether it is cheaper than the full model. Blocks nest: where they alone differ, no stopwatch is needed."""
+        if (candidate.variant, candidate.layer) in self.own:
+            return (self.of(candidate), candidate.dim) < (self.of(full), full.dim)
+        return candidate.cost < full.cost
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ class Decision:
 
     @property
     def relative_cost(self) -> float | None:
-        return None if self.chosen is None else self.costs.of(self.chosen.layer)
+        return None if self.chosen is None else self.costs.of(self.chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `decision.json`. `quality`, `share` and `share_low` are of the untouched test part; what
@@ -110,7 +130,7 @@ class Decision:
             "share": self.share,
             "share_low": None if kept is None else kept.share_low,
             "relative_cost": self.relative_cost,
-            "speedup": None if layer is None else self.costs.speedup(layer),
+            "speedup": None if self.chosen is None else self.costs.speedup(self.chosen),
             "confidence": self.budget.confidence,
             "guarantee": self.budget.guarantee,
             "baselines": list(self.comparisons.baselines),

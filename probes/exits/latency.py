@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from probes.errors import InputError
 
 if TYPE_CHECKING:
-    from probes.exits.translator import Translator
+    from probes.exits.translate import Translator
     from probes.models import Model
 
 Array = NDArray[np.floating[Any]]

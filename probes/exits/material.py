@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.exits.tasks import Task, make_task
+from probes.errors import InputError
+from probes.exits.tasks import Task, distinct_texts, make_task, relocated
 
 if TYPE_CHECKING:
     from probes.types import Dataset
@@ -24,13 +25,24 @@ _SHORT = 4  # texts of fewer words turn up inside others by chance
 
 @dataclass(frozen=True)
 class Material:
-    """Task, parts, and the texts to encode: the task's own first, then `extra` unlabelled ones."""
+    """Task, parts, and the texts to encode: the task's own first, then `extra` unlabelled ones.
+
+    `more` holds task and parts of further datasets, whose texts are among the own ones; `weights` those of all the
+    datasets' mean (None: each must keep the budget).
+    """
 
     task: Task
     parts: Mapping[str, IntArray]
     texts: tuple[str, ...]
     extra: int
     caveats: tuple[str, ...]
+    more: tuple[tuple[Task, Mapping[str, IntArray]], ...] = ()
+    weights: tuple[float, ...] | None = None
+
+    @property
+    def each(self) -> tuple[tuple[Task, Mapping[str, IntArray]], ...]:
+        """Task and parts of every dataset."""
+        return ((self.task, self.parts), *self.more)
 
     @property
     def own(self) -> int:
@@ -39,9 +51,19 @@ class Material:
 
     @property
     def fit_rows(self) -> IntArray:
-        """Rows of `texts` that translators and centring may use: those of the fit part and the unlabelled ones."""
-        fit = self.task.text_rows(self.parts["fit"])
-        return np.concatenate([fit, np.arange(self.own, len(self.texts))])
+        """Rows of `texts` that translators and centring may use: those of the fit parts and the unlabelled ones.
+
+        A text of one dataset's fit part that another dataset judges by is left out.
+        """
+        fit = [task.text_rows(parts["fit"]) for task, parts in self.each]
+        for i, rows in enumerate(fit):
+            for j, (task, parts) in enumerate(self.each):
+                if i != j:
+                    judged = [part for name, part in parts.items() if name != "fit"]
+                    rows = np.setdiff1d(rows, task.text_rows(np.concatenate(judged)))
+            fit[i] = rows
+        own = fit[0] if len(fit) == 1 else np.unique(np.concatenate(fit))
+        return np.concatenate([own, np.arange(self.own, len(self.texts))])
 
     def with_caveat(self, text: str) -> Material:
         """The same with one more caveat."""
@@ -76,6 +98,45 @@ def prepare(
         )
     indices = {name: getattr(parts, name) for name in ("fit", "tune", "calibrate", "test")}
     return Material(task, indices, (*own, *extra), len(extra), tuple(caveats))
+
+
+def prepare_several(
+    datas: Sequence[Dataset],
+    texts: Sequence[str],
+    seed: int,
+    prompts: Sequence[Mapping[str, str]],
+    weights: tuple[float, ...] | None = None,
+) -> Material:
+    """`prepare` for several datasets that are judged together; `prompts` of each.
+
+    Every dataset is split by itself, so that it has the parts it has alone. Unlabelled texts are given the first
+    dataset's prompt.
+    """
+    if len(datas) == 1:
+        return prepare(datas[0], texts, seed, prompts[0])
+    names = [data.name for data in datas]
+    if len(set(names)) < len(names):
+        raise InputError(f"data {', '.join(names)}: two datasets have one name, rename one")
+    alone = [prepare(data, (), seed, own) for data, own in zip(datas, prompts, strict=True)]
+    joined, rows = distinct_texts([text for one in alone for text in one.texts])
+    places = np.split(rows, np.cumsum([len(one.texts) for one in alone])[:-1])
+    each = [
+        (relocated(one.task, place), one.parts) for one, place in zip(alone, places, strict=True)
+    ]
+    kept = without_overlap(texts, [text for data in datas for text in data.all_texts()])
+    prompt = prompts[0].get("text", prompts[0].get("document", ""))
+    known = set(joined)
+    extra = [text for text in dict.fromkeys(prompt + text for text in kept) if text not in known]
+    caveats = [f"{one.task.name}: {caveat}" for one in alone for caveat in one.caveats]
+    shared = len(rows) - len(joined)
+    if shared:
+        caveats.append(
+            f"{shared} texts occur in more than one dataset: what these say of the same text is not independent"
+        )
+    (task, parts), *more = each
+    return Material(
+        task, parts, (*joined, *extra), len(extra), tuple(caveats), tuple(more), weights
+    )
 
 
 def without_overlap(texts: Iterable[str], data: Sequence[str]) -> list[str]:

@@ -15,35 +15,34 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probes.exits.choose import Choice, Setting, check_parts, choose
+from probes.exits.build import BuildPlan, Variants, build_variants
+from probes.exits.candidates import Candidate, CandidateScores
+from probes.exits.choose import (
+    Choice,
+    Judged,
+    Judges,
+    Setting,
+    check_parts,
+    check_weights,
+    choose_jointly,
+)
 from probes.exits.decision import Decision
-from probes.exits.grid import GridPlan, States, layer_dim_grid
-from probes.exits.latency import Latency, LatencyPlan, measure_latency
-from probes.exits.material import Material, builtin_texts, prepare
-from probes.exits.sparse_codes import (
-    FEWEST,
-    check_actives,
-    code_caveats,
-    describe_coders,
-    fit_coders,
-)
-from probes.exits.translator import MIN_TEXTS, Translator, TranslatorFitter
-from probes.exits.variants import (
-    CodedStates,
-    LayerStates,
-    centred,
-    embedded,
-    in_full_space,
-    translated,
-)
+from probes.exits.encoded import Encoded, EncodePlan, encode
+from probes.exits.grid import GridPlan, GridResult, layer_dim_grid
+from probes.exits.latency import Latency, LatencyPlan
+from probes.exits.material import Material, builtin_texts, prepare_several
+from probes.exits.peers import PeerPlan, peer_tables
+from probes.exits.sparse_codes import check_actives
+from probes.exits.timing import Timed, TimePlan, time_ways
+from probes.exits.translate import Translator, TranslatorFitter
+from probes.exits.variants import LayerStates
 from probes.exits.walk import Budget
+from probes.exits.ways import SearchSpace
 from probes.linalg import normalise_rows
 from probes.tables import tidy
 
 if TYPE_CHECKING:
     from probes.models import Model
-    from probes.sae.csr import CSRCoder
-    from probes.store import Store
     from probes.types import Dataset
 
 Array = NDArray[np.floating[Any]]
@@ -61,7 +60,8 @@ class StudyPlan:
     `latency` None leaves time unmeasured; `max_length` is in tokens (None: the model's own); `cache` keeps the captured
     states for the next time. `temperatures` by which attention is divided are candidates beside the model as it is;
     each is a chain of its own, and all chains share the risk of error. `sparse_codes` are active numbers k: codes of
-    the full and the translated embeddings (`CSRCoder`) are one more chain, whose dims are these k.
+    the full and the translated embeddings (`CSRCoder`) are one more chain, whose dims are these k. `space` is what else
+    is tried.
     """
 
     pooling: str | None = None
@@ -74,6 +74,7 @@ class StudyPlan:
     cache: bool = False
     temperatures: tuple[float, ...] = ()
     sparse_codes: tuple[int, ...] = ()
+    space: SearchSpace = field(default_factory=SearchSpace)
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ class ExitStudy:
     """All that a run folder keeps.
 
     `chains`, `losses` and `share_draws` let `walk_chains` choose anew for any budget. `states` are the pooled states
-    per layer of the data's own different texts, (texts, d) each, read from their store one layer at a time. `coders`
-    make the sparse codes that were candidates, by their active numbers.
+    per layer of the data's own different texts, (texts, d) each, read from their store one layer at a time.
+    `encoded` is what was read of all texts in `material`, `variants` what was made of it; `judges` hold the scores per
+    dataset (`parts` are those of the first); `tables` are further ones by name.
     """
 
     decision: Decision
@@ -91,10 +93,18 @@ class ExitStudy:
     losses: pd.DataFrame
     share_draws: pd.DataFrame
     latency: Latency | None
-    translators: Mapping[int, Translator]
     parts: Mapping[str, IntArray]
     states: Mapping[int, Array]
-    coders: Mapping[int, CSRCoder] = field(default_factory=dict[int, "CSRCoder"])
+    material: Material
+    encoded: Encoded
+    variants: Variants
+    judges: Judges
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict[str, pd.DataFrame])
+
+    @property
+    def translators(self) -> Mapping[int, Translator]:
+        """The plain translators, per layer."""
+        return self.variants.translators
 
 
 def fit_translators(
@@ -119,91 +129,102 @@ def fit_translators(
 
 def study_states(
     material: Material,
-    pooled: Mapping[int, Array],
+    read: Mapping[int, Array] | Encoded,
     budget: Budget,
     plan: StudyPlan,
     embed: Callable[[Array], Array] = lambda X: X,
-    time_layers: Callable[[Mapping[int, Translator]], Latency] | None = None,
+    time_variants: Callable[[Variants], Timed] | None = None,
     progress: Progress | None = None,
-    changed: Mapping[str, Mapping[int, Array]] | None = None,
+    peers: PeerPlan | None = None,
 ) -> ExitStudy:
-    """The study from pooled states on: `pooled[k]` is (texts, d) for every layer 0…L, `embed` the maker's head.
+    """The study from pooled states on: (texts, d) for every layer 0…L, or an `Encoded`; `embed` is the maker's head.
 
-    `time_layers`, given the translators, measures the time per layer; without it cost is counted in blocks. `changed`
-    holds pooled states of the model under a change that costs no time, by the variant's name.
+    `time_variants`, given the variants, measures the time; without it cost is counted in blocks. `peers` says how
+    translators are measured beside each other (None: they are not).
     """
     report = progress or (lambda done, total, text: None)
-    raw = embedded(pooled, embed)
-    caveats = list(material.caveats)
-    fit_rows = material.fit_rows
-    translators: dict[int, Translator] = {}
-    if len(fit_rows) >= MIN_TEXTS:
-        translators = fit_translators(pooled, raw[max(pooled)], fit_rows, report)
-        caveats += _translator_caveats(translators, len(pooled[max(pooled)][0]))
-    else:
-        caveats.append(
-            f"{len(fit_rows)} texts are too few to fit translators ({MIN_TEXTS} are needed): left out"
-        )
-    variants: dict[str | None, Mapping[int, States]] = {None: raw}
-    if (
-        material.task.kind != "classification"
-    ):  # a probe standardises: centring would change nothing
-        variants["centred"] = centred(raw, fit_rows)
-    moved = translated(pooled, translators)
-    if translators:
-        variants["translated"] = moved
-    coders: dict[int, CSRCoder] = {}
-    if plan.sparse_codes and len(fit_rows) >= FEWEST:
-        full = np.asarray(raw[max(pooled)])
-        coders = fit_coders(full, fit_rows, plan.sparse_codes, plan.seed, report)
-        variants["csr"] = CodedStates(in_full_space(raw, moved), coders)
-        caveats += code_caveats(coders, material.task.kind)
-    elif plan.sparse_codes:
-        caveats.append(
-            f"{len(fit_rows)} texts are too few to fit sparse codes ({FEWEST} are needed): left out"
-        )
-    variants |= {name: embedded(states, embed) for name, states in (changed or {}).items()}
     pooling = plan.pooling
+    space = plan.space
+    encoded = read if isinstance(read, Encoded) else Encoded.plain(read, space, pooling or "mean")
+    build = BuildPlan(space, pooling or "mean", plan.sparse_codes, plan.seed)
+    variants = build_variants(encoded, material, build, embed, report)
     grid_plan = GridPlan(plan.dims, plan.draws, plan.seed, pooling=pooling)
-    splits = {name: rows for name, rows in material.parts.items() if name != "fit"}
-    grid = layer_dim_grid(material.task, variants, splits, material.parts["fit"], grid_plan, report)
-    latency = None if time_layers is None else time_layers(translators)
-    if latency is not None:
-        caveats += latency.caveats()
+    grids: list[GridResult] = []
+    for task, parts in material.each:
+        splits = {name: rows for name, rows in parts.items() if name != "fit"}
+        grids.append(layer_dim_grid(task, variants.states, splits, parts["fit"], grid_plan, report))
+    timed = None if time_variants is None else time_variants(variants)
+    caveats = [*material.caveats, *encoded.caveats, *variants.caveats]
+    caveats += [] if timed is None else timed.caveats()
     about = {
-        "fit_texts": {"own": len(fit_rows) - material.extra, "unlabelled": material.extra},
-        "translators": {
-            str(k): {"n": t.n, "penalty": t.penalty, "r2": t.r2} for k, t in translators.items()
-        },
-        **({"sparse_codes": describe_coders(coders)} if coders else {}),
+        "fit_texts": {"own": len(material.fit_rows) - material.extra, "unlabelled": material.extra},
+        **variants.about(),
     }
-    cost = None if latency is None else latency.relative_cost()
     # Twice the grid's draws: the bound of a chain lies further out in the tail than a 95 % interval.
-    setting = Setting(2 * plan.draws, plan.seed, pooling, cost, tuple(caveats), about)
-    made: Choice = choose(grid.scores, material.parts, budget, setting)
-    timed = [] if latency is None else latency.rows(material.task.name, pooling, plan.seed)
-    table = tidy([*grid.rows, *timed])
+    setting = Setting(
+        2 * plan.draws,
+        plan.seed,
+        pooling,
+        None if timed is None else timed.latency.relative_cost(),
+        tuple(caveats),
+        about,
+        own_cost={} if timed is None else timed.own,
+    )
+    judged = [
+        Judged(_allowed(grid.scores, variants, space), parts)
+        for grid, (_, parts) in zip(grids, material.each, strict=True)
+    ]
+    judges = Judges.make(tuple(judged), material.weights)
+    made: Choice = choose_jointly(judges, budget, setting)
+    tables: Mapping[str, pd.DataFrame] = {}
+    if peers is not None:
+        tables = peer_tables(material, encoded, variants, grids[0].scores, peers)
     return ExitStudy(
-        made.decision,
-        table,
+        _with_exportable(made.decision, variants),
+        tidy(
+            [*(row for grid in grids for row in grid.rows), *([] if timed is None else timed.rows)]
+        ),
         made.chains,
         made.losses,
         made.share_draws,
-        latency,
-        translators,
+        None if timed is None else timed.latency,
         material.parts,
-        LayerStates(pooled, lambda _, X: X[: material.own], sorted(pooled)),
-        coders,
+        LayerStates(encoded.pooled, lambda _, X: X[: material.own], sorted(encoded.pooled)),
+        material,
+        encoded,
+        variants,
+        judges,
+        tables,
     )
 
 
-def _translator_caveats(translators: Mapping[int, Translator], d: int) -> list[str]:
-    n = next(iter(translators.values())).n
-    if n >= 2 * d:
-        return []
-    return [
-        f"translators were fitted on {n} texts for {d} coordinates: more unlabelled texts (--texts) would help"
-    ]
+def _allowed(scores: CandidateScores, variants: Variants, space: SearchSpace) -> CandidateScores:
+    """The candidates that may be chosen: without `allow_code` those that stock modules express.
+
+    Temperatures and sparse codes are there because they were asked for by name.
+    """
+    if space.allow_code:
+        return scores
+    kept = [i for i, c in enumerate(scores.candidates) if variants.ways[c.variant].reason is None]
+    candidates = tuple(scores.candidates[i] for i in kept)
+    return replace(scores, candidates=candidates, scores=scores.scores[kept])
+
+
+def _with_exportable(decision: Decision, variants: Variants) -> Decision:
+    """`decision` that says of the choice and of every alternative whether stock modules express it."""
+
+    def told(entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {**entry, "exportable": variants.ways[entry["variant"]].is_exportable}
+
+    compared = decision.comparisons
+    others = tuple(told(entry) for entry in compared.alternatives)
+    chosen: Candidate | None = decision.chosen
+    exportable = None if chosen is None else variants.ways[chosen.variant].is_exportable
+    return replace(
+        decision,
+        comparisons=replace(compared, alternatives=others),
+        about={**decision.about, "exportable": exportable},
+    )
 
 
 def prompts_for(model: Model, data: Dataset, given: Mapping[str, str] | None) -> dict[str, str]:
@@ -213,66 +234,71 @@ def prompts_for(model: Model, data: Dataset, given: Mapping[str, str] | None) ->
     return {role: prompt for role, prompt in {**maker, **(given or {})}.items() if prompt}
 
 
+def _applying(
+    data: Dataset, datas: Sequence[Dataset], given: Mapping[str, str] | None
+) -> Mapping[str, str] | None:
+    """Of several datasets each takes the prompts that apply to its kind; a single one must take all."""
+    if given is None or len(datas) == 1:
+        return given
+    roles = ("query", "document") if data.kind == "retrieval" else ("text",)
+    return {role: prompt for role, prompt in given.items() if role in roles}
+
+
 def study_exits(
     model: Model,
-    data: Dataset,
+    data: Dataset | Sequence[Dataset],
     budget: Budget | None = None,
     texts: Sequence[str] | None = None,
     plan: StudyPlan | None = None,
     progress: Progress | None = None,
+    weights: Sequence[float] | None = None,
 ) -> ExitStudy:
     """Where `model` can stop on `data` and keep `budget`; captures, measures, chooses.
+
+    Of several datasets each must keep the budget, or, with `weights`, their weighted mean; all are served by the same
+    translators, fitted on all of their fit parts.
 
     `texts` are unlabelled texts for the translators, beside those of the fit part; None takes a sample of the built-in
     text, an empty list takes none. `progress(done, total, text)` is called often; every stage counts from 0 to its own
     total. What can be refused without the model is refused before it runs.
     """
-    from probes.capture import capture
-    from probes.layers import temperature
-
     budget, plan = budget or Budget(), plan or StudyPlan()
     pooling = plan.pooling or model.embedding.pooling
-    extra = builtin_texts(data.all_texts(), seed=plan.seed) if texts is None else texts
-    material = prepare(data, extra, plan.seed, prompts_for(model, data, plan.prompts))
-    check_parts(material.task, material.parts, budget)
+    datas = list(data) if isinstance(data, Sequence) else [data]
+    every = [text for one in datas for text in one.all_texts()]
+    extra = builtin_texts(every, seed=plan.seed) if texts is None else texts
+    prompts = [prompts_for(model, one, _applying(one, datas, plan.prompts)) for one in datas]
+    shares = None if weights is None else tuple(weights)
+    check_weights(shares, len(datas))
+    material = prepare_several(datas, extra, plan.seed, prompts, shares)
+    for task, parts in material.each:
+        check_parts(task, parts, budget)
     check_actives(plan.sparse_codes, model.d_model)
     if not model.embedding.is_cosine:
         material = material.with_caveat(
             f"the model's maker compares by {model.embedding.similarity}; here every similarity is a cosine"
         )
     report = progress or (lambda done, total, text: None)
-
-    def encode(text: str, cache: bool) -> Store:
-        return capture(
-            model,
-            material.texts,
-            sites=["exit"],
-            pooling=pooling,
-            max_length=plan.max_length,
-            cache=cache,
-            progress=lambda done, total: report(done, total, text),
-        )
-
-    changed: dict[str, Mapping[int, Array]] = {}
-    for tau in dict.fromkeys(plan.temperatures):
-        with temperature(
-            model, tau
-        ):  # first: what cannot be done is refused before anything is encoded
-            changed[f"tau={tau:g}"] = encode(f"encoding texts at temperature {tau:g}", False)[
-                "exit"
-            ]
-    acts = encode("encoding texts", plan.cache)
+    encoding = EncodePlan(pooling, plan.space, plan.temperatures, plan.max_length, plan.cache)
+    encoded = encode(model, material, encoding, report)
     own = material.texts[: material.own]
-    latency_plan = plan.latency
+    latency = plan.latency
 
-    def time_layers(translators: Mapping[int, Translator]) -> Latency:
-        return measure_latency(
-            model, own, pooling, translators, latency_plan, report, plan.max_length
-        )
+    def time_variants(variants: Variants) -> Timed:
+        assert latency is not None
+        timing = TimePlan(latency, pooling, plan.max_length, material.task.name, plan.seed)
+        return time_ways(model, own, encoded, variants, timing, report)
 
-    used = replace(plan, pooling=pooling)
-    timer = None if latency_plan is None else time_layers
-    return study_states(material, acts["exit"], budget, used, model.embed, timer, report, changed)
+    return study_states(
+        material,
+        encoded,
+        budget,
+        replace(plan, pooling=pooling),
+        model.embed,
+        None if latency is None else time_variants,
+        report,
+        PeerPlan(plan.draws, plan.seed, pooling, model) if plan.space.peers else None,
+    )
 
 
 def choose_exit(

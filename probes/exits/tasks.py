@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,12 @@ def _retrieval(dataset: Retrieval, prompts: Mapping[str, str]) -> tuple[Task, tu
     return RetrievalTask(
         dataset.name, rows[:n], rows[n:], dataset.relevance, components(dataset)
     ), texts
+
+
+def relocated(task: Task, place: IntArray) -> Task:
+    """`task` with its texts found elsewhere: row i of the encoded texts is row `place[i]` of others."""
+    if isinstance(task, SimilarityTask):
+        return replace(task, a=place[task.a], b=place[task.b])
+    if isinstance(task, RetrievalTask):
+        return replace(task, queries=place[task.queries], documents=place[task.documents])
+    return replace(task, rows=place[task.rows])

@@ -1,4 +1,4 @@
-"""States per layer in the variants that are candidates: raw, centred, translated, sparse codes; computed when read."""
+"""States per layer in the variants that are candidates: raw, changed, translated, sparse codes; computed when read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.exits.translator import Translator
-from probes.linalg import normalise_rows
+from probes.exits.translate import Inputs, LayerTranslator, Translator
+from probes.linalg import normalise_rows, whitener
 
 if TYPE_CHECKING:
     from probes.sae.csr import CSRCoder
@@ -52,6 +52,25 @@ def centred(states: Mapping[int, Array], fit_texts: IntArray) -> LayerStates:
         return X - X[fit_texts].mean(axis=0)
 
     return LayerStates(states, change, sorted(states))
+
+
+def whitened(states: Mapping[int, Array], fit_texts: IntArray) -> LayerStates:
+    """Every layer with equal spread in all directions, the strongest first, fitted to its rows `fit_texts`."""
+
+    def change(_: int, X: Array) -> Array:
+        mean, directions, inverse = whitener(X[fit_texts])
+        return ((X - mean) @ (directions * inverse)).astype(X.dtype, copy=False)
+
+    return LayerStates(states, change, sorted(states))
+
+
+def rewritten(inputs: Inputs, fitted: Mapping[int, LayerTranslator]) -> LayerStates:
+    """What the translator of every layer makes of `inputs`, at unit length."""
+
+    def change(layer: int, _: Array) -> Array:
+        return fitted[layer](inputs).astype(np.float32)
+
+    return LayerStates(dict.fromkeys(fitted, np.empty(0)), change, sorted(fitted))
 
 
 def translated(pooled: Mapping[int, Array], translators: Mapping[int, Translator]) -> LayerStates:

@@ -21,6 +21,7 @@ from probes.report.sae import sae_verdict
 from probes.report.sae_list import autoencoder_table
 from probes.report.tables import Table, command, provenance
 from probes.report.text import clean
+from probes.report.training_exits import training_verdict
 from probes.report.verdict import Verdict, alternatives, caveats, verdict
 
 CONCLUSIONS = (
@@ -29,6 +30,7 @@ CONCLUSIONS = (
     heads_verdict,
     circuits_verdict,
     sae_verdict,
+    training_verdict,
 )  # registered as they are loaded; `verdict` asks each
 _NAMED = 3  # datasets that a title names one by one
 

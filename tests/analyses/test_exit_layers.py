@@ -64,8 +64,10 @@ def test_every_kind_of_data_gives_a_decision_and_a_report(
     grid = frame[(frame["measure"] == measure) & (frame["split"] == "all")]
     assert set(grid["layer"]) == {0, 1, 2, 3}
     assert set(grid["dim"]) == {8, 16, 32}
-    variants = {"raw", "translated"} | (set() if measure == "accuracy" else {"centred"})
+    variants = {"raw", "translated", "translated=mean+sif+table", "translated=table"}
+    variants |= set() if measure == "accuracy" else {"centred"}
     assert set(grid["variant"].fillna("raw")) == variants
+    assert "translated=mean+sif+table" not in set(view.table("chains")["chain"])  # needs code
     shape = frame[frame["measure"] == "effective_rank"]
     own = load_dataset(request.getfixturevalue(fixture))
     assert set(shape["n"]) == {
@@ -74,7 +76,13 @@ def test_every_kind_of_data_gives_a_decision_and_a_report(
     assert {"latency_p50_ms", "relative_cost", "effective_rank", "anisotropy"} <= set(
         frame["measure"]
     )
-    assert set(view.tables()) == {"chains", "losses", "share_draws"}
+    assert set(view.tables()) == {
+        "chains",
+        "losses",
+        "share_draws",
+        "translators",
+        "translator_curve",
+    }
     page = (view.path / "report.html").read_text(encoding="utf-8")
     assert "This run is not finished" not in page
     markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
@@ -366,3 +374,17 @@ def test_temperatures_that_are_none_are_refused_before_a_folder_is_made(
     assert run(tiny_model, pairs_csv, "--temperatures", given) == 2
     assert "numbers above 0, separated by commas" in capsys.readouterr().err
     assert list_runs(home / "runs") == []
+
+
+def test_misspelt_parts_of_the_search_space_are_refused_before_a_run(
+    tiny_model: Path, pairs_csv: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag, value in (
+        ("--poolings", "mean,lst"),
+        ("--remedies", "white"),
+        ("--precisions", "int7"),
+        ("--translators", "ridge+tabel"),
+    ):
+        assert run(tiny_model, pairs_csv, flag, value) == 2
+        assert value.split(",")[-1].split("+")[-1] in capsys.readouterr().err
+    assert not list_runs(home / "runs")

@@ -21,6 +21,7 @@ COMMANDS = (
     ("bench_grid.py", *(["--quick"] if QUICK else [])),
     ("bench_layer_metrics.py", *(["--quick"] if QUICK else [])),
     ("bench_heads.py", *(["--quick"] if QUICK else [])),
+    ("bench_translators.py", *(["--quick", "--limit", "400"] if QUICK else [])),
     ("bench_sae.py", *(["--quick"] if QUICK else [])),
     ("bench_csr.py", *(["--quick"] if QUICK else [])),
     ("bench_dashboard.py", *(["--quick"] if QUICK else [])),

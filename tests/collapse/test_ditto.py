@@ -10,7 +10,7 @@ import pytest
 import torch
 from zoo import build, texts
 
-from probes.collapse.ditto import choose_head, head_agreement, tf_idf
+from probes.capture.ditto_head import choose_head, head_agreement, tf_idf
 from probes.errors import DataError, DoesNotApply
 
 TEXTS = [text for text in texts(60, seed=4, longest=20) if len(text.split()) > 4]

@@ -79,7 +79,7 @@ def test_nothing_is_smoothed_and_rows_are_tidy():
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_every_layer_of_a_model_is_timed_and_embeds_what_capture_gives(zoo, own_cache, name):
     from probes.capture import capture
-    from probes.exits.translator import fit_translator
+    from probes.exits.translate import fit_translator
 
     model, texts = zoo.build(name), zoo.texts(24)
     store = capture(model, texts, sites=["exit"])

@@ -66,14 +66,14 @@ def test_codes_are_chosen_where_fewer_numbers_keep_enough(rng):
     codes = study.measurements[study.measurements["variant"] == "csr"]
     assert set(codes["dim"]) == {4}
     assert set(codes["layer"]) == {0, 1, 2}
-    assert set(study.coders) == {4}
+    assert set(study.variants.coders) == {4}
 
 
 def test_without_the_option_nothing_changes(rng):
     study = pairs_study(rng, dims=(4, 8, 16))
     assert "csr" not in set(study.measurements["variant"])
     assert "sparse_codes" not in study.decision.to_dict()
-    assert not study.coders
+    assert not study.variants.coders
 
 
 def test_a_mapping_of_states_is_scored_like_each_alone(rng, similarity_task):
@@ -94,7 +94,7 @@ def test_a_mapping_of_states_is_scored_like_each_alone(rng, similarity_task):
 def test_too_few_texts_leave_codes_out_and_say_so(rng):
     study = pairs_study(rng, n=100, sparse_codes=(4,), dims=(8,))
     assert any("too few to fit sparse codes" in caveat for caveat in study.decision.caveats)
-    assert not study.coders
+    assert not study.variants.coders
 
 
 @pytest.mark.parametrize("k", [0, -3, 24, 100])

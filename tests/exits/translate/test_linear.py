@@ -8,8 +8,8 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from probes.errors import InputError, NonFiniteError
-from probes.exits import translator as module
-from probes.exits.translator import TranslatorFitter, fit_translator
+from probes.exits.translate import TranslatorFitter, fit_translator
+from probes.exits.translate import maps as module
 
 
 def test_planted_map_is_recovered_and_noise_is_not(rng):
@@ -46,7 +46,7 @@ def test_penalty_is_the_best_on_held_out_rows(rng):
         model = Ridge(alpha=penalty * 80).fit(scaler.transform(X[~held]), Y[~held])
         errors.append(((model.predict(scaler.transform(X[held])) - Y[held]) ** 2).sum())
     fitter = TranslatorFitter().update(X[:33], Y[:33]).update(X[33:], Y[33:])
-    found = module._held_out_errors(fitter._train, fitter._held)
+    found = module.held_out_errors(fitter._train, fitter._held)
     np.testing.assert_allclose(found, errors, rtol=1e-8)
     fitted = fitter.fit()
     assert fitted.penalty == module.LAMBDAS[np.argmin(errors)]

@@ -1,4 +1,4 @@
-"""Tokens that this study has made itself (with [MASK] among them, say), as padded batches for a model."""
+"""Tokens that a caller has made itself (with [MASK] among them, say), as padded batches for a model."""
 
 from __future__ import annotations
 

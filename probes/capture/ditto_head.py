@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.collapse.batches import padded_batches
+from probes.capture.padded import padded_batches
 from probes.errors import DataError, DoesNotApply
 
 if TYPE_CHECKING:
