@@ -116,7 +116,8 @@ def build_variants(
         moved: Any = states.get(PLAIN, {})
         states[CODES] = CodedStates(in_full_space(raw, moved), coders)
         found[CODES] = Way(Source(), remedy=CODES)
-        caveats += code_caveats(coders)
+        kinds = {task.kind for task, _ in material.each}
+        caveats += code_caveats(coders, "retrieval" if "retrieval" in kinds else material.task.kind)
     elif plan.sparse_codes:
         caveats.append(
             f"{len(rows)} texts are too few to fit sparse codes ({FEWEST} are needed): left out"
