@@ -8,6 +8,7 @@ from panels.sae import COMMAND, asks_for_sae, sae_figures
 from panels.state import Shown
 from panels.study_page import StudyPage
 from panels.summary import pickable
+from panels.words import points
 
 from probes.report.sae_list import feature_names
 from probes.report.sae_tables import SAE
@@ -28,4 +29,5 @@ StudyPage(
     asked=asks_for_sae,
     table=_features,
     figures=sae_figures,
+    words=points,
 ).draw(st.session_state["choice"])

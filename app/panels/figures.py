@@ -14,12 +14,13 @@ from plotly.basedatatypes import BaseFigure
 from panels.words import tag
 from probes.report.data import Cell, RunData
 from probes.report.figures import FigureCard
+from probes.report.figures.wide import READABLE, is_wide
 from probes.report.html import csv_text
 from probes.report.text import clean, label
 from probes.report.theme import Scheme, template
 
 _TYPES = {"float64": "f8", "float32": "f4", "int32": "i4"}  # what Plotly takes as base64
-_WIDE, _READABLE = "wide-", 720  # pixels
+_WIDE = "wide-"
 PAGE, COLUMN = 800, 330  # pixels to count on: alone on a desk, beside another also on a phone
 _TITLE_LINE = 26
 _TITLE = {
@@ -75,31 +76,8 @@ def room_to_scroll() -> None:
     """Lets figures of many panels keep their width on a narrow page; once per page."""
     st.html(
         f'<style>[class*="st-key-{_WIDE}"] {{overflow-x: auto}} '
-        f'[class*="st-key-{_WIDE}"] > div {{min-width: {_READABLE}px}}</style>'
+        f'[class*="st-key-{_WIDE}"] > div {{min-width: {READABLE}px}}</style>'
     )
-
-
-def is_wide(spec: dict[str, Any]) -> bool:
-    """Whether three panels or more, or as many names as in a matrix, stand side by side; or two panels with scales of
-    their own; or long names on the left."""
-    starts = {
-        axis["domain"][0]
-        for name, axis in spec["layout"].items()
-        if name.startswith("xaxis") and "domain" in axis
-    }
-    named = len(spec["layout"].get("xaxis", {}).get("ticktext", ()))
-    beside = spec["layout"].get("margin", {}).get("l", 0)  # names that leave a phone no room
-    scales = sum(
-        1
-        for name, axis in spec["layout"].items()
-        if name.startswith("yaxis") and axis.get("showticklabels")
-    )
-    own = len(starts) == 2 and scales > 1 and scales == _panels(spec)
-    return len(starts) > 2 or own or named > (4 if len(starts) < 2 else 8) or beside > 150
-
-
-def _panels(spec: dict[str, Any]) -> int:
-    return sum(1 for name in spec["layout"] if name.startswith("xaxis"))
 
 
 def _selectable(spec: dict[str, Any]) -> dict[str, Any]:

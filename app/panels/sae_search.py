@@ -11,9 +11,10 @@ from panels.state import Shown
 from panels.words import small, tag
 from probes.report.sae_search import Found
 from probes.report.sae_tables import SaeFocus, features_of
-from probes.report.text import clean, count
+from probes.report.text import clean, count, counted
 
 MOST = 50  # features that are listed
+_ROWS = 6  # of these that are seen at a time
 _WHERE = {"text": "its texts"}
 
 
@@ -48,26 +49,32 @@ def results(run: Shown, focus: SaeFocus, query: str, named: bool) -> None:
     st.dataframe(
         _frame(found),
         hide_index=True,
-        height=min(248, 38 + 35 * len(found)),
+        height=38 + 35 * min(_ROWS, len(found)),
         on_select=lambda: _clicked(key, order),
         selection_mode="single-row",
         key=key,
         column_config={
             "feature": st.column_config.NumberColumn(width="small", format="%d"),
             "found in": st.column_config.TextColumn(width="small"),
+            "token or text": st.column_config.TextColumn(width="large"),
         },
-        alt=f"Table of {len(found)} features; choosing a row picks its feature",
+        alt=f"Table of {counted(len(found), 'feature')}; choosing a row picks its feature",
     )
-    cut = "" if total == len(found) else f"; showing the {count(len(found))} that fit best"
-    features = "1 feature" if total == 1 else f"{count(total)} features"
-    small(f"{features}{of_run} with every word{cut}.")
+    cut = (
+        "" if total == len(found) else f"; the {count(len(found))} that fit best stand in the list"
+    )
+    scrolls = ", which scrolls" if cut and len(found) > _ROWS else ""
+    words = "every word" if len(query.split()) > 1 else "this word"
+    small(
+        f"{counted(total, 'feature')}{of_run} with {words}{cut}{scrolls}. The strongest token stands between « and »."
+    )
 
 
 def _frame(found: list[Found]) -> pd.DataFrame:
     return pd.DataFrame({
         "feature": [each.feature for each in found],
         "found in": [_WHERE.get(each.where, each.where) for each in found],
-        "": [each.shown for each in found],
+        "token or text": [each.shown for each in found],
     })  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -10,7 +10,7 @@ import streamlit as st
 from panels.elsewhere import elsewhere, how_to, shown_runs
 from panels.sidebar import Choice
 from panels.state import Shown
-from panels.words import section
+from panels.words import lines, section
 from probes.report.tables import Table
 from probes.report.text import sentence
 from probes.report.verdict import verdict
@@ -19,7 +19,8 @@ from probes.report.verdict import verdict
 @dataclass(frozen=True)
 class StudyPage:
     """`asked` says whether a run is of this kind, `missed` what a run of another kind has not done, `command` how one
-    is made; `table` draws a run's table of findings, `figures` the figures of all runs shown."""
+    is made; `table` draws a run's table of findings, `figures` the figures of all runs shown,
+    `words` the sentences of a verdict."""
 
     analysis: str
     missed: str
@@ -27,6 +28,7 @@ class StudyPage:
     asked: Callable[[Shown], bool]
     table: Callable[[Shown, Table], None]
     figures: Callable[[list[Shown]], None]
+    words: Callable[[Sequence[str]], None] = lines
 
     def draw(self, choice: Choice) -> None:
         """The whole page for the sidebar's choice."""
@@ -51,7 +53,7 @@ class StudyPage:
         told = run.data.once("verdict", lambda: verdict(run.data))
         if run.status == "finished":  # what else there is to say stands in the head
             section(sentence(told.headline))
-            st.text("\n".join(told.sentences))
+            self.words(told.sentences)
         if told.table is not None:
             self.table(run, told.table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -23,7 +24,7 @@ def heading(text: str, below: str = "") -> None:
 def section(text: str) -> None:
     """A section's title."""
     style = "font-size:1.15rem;padding:0;margin:1rem 0 0"
-    st.html(f'<h2 style="{style}">{html.escape(clean(text, 200))}</h2>')
+    st.html(f'<h2 style="{style}">{html.escape(clean(text, 500))}</h2>')
 
 
 def small(text: str) -> None:
@@ -31,6 +32,19 @@ def small(text: str) -> None:
     if text:
         style = "margin:0;font-size:.875rem;line-height:1.45;opacity:.75;overflow-wrap:anywhere"
         st.html(f'<p style="{style}">{html.escape(clean(text))}</p>')
+
+
+def lines(sentences: Sequence[str]) -> None:
+    """Sentences, a line each."""
+    st.text("\n".join(sentences))
+
+
+def points(sentences: Sequence[str]) -> None:
+    """Sentences as the points of a list, with room between them."""
+    style = "margin:0 0 .45rem;overflow-wrap:anywhere;line-height:1.45"
+    held = "".join(f'<li style="{style}">{html.escape(clean(each))}</li>' for each in sentences)
+    if held:
+        st.html(f'<ul style="margin:.3rem 0 0;padding-left:1.2rem;max-width:60rem">{held}</ul>')
 
 
 def tag(text: str) -> str:

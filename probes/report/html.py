@@ -21,6 +21,7 @@ from plotly.offline import get_plotlyjs
 from probes import __version__
 from probes.report.content import Report
 from probes.report.figures import FigureCard
+from probes.report.figures.wide import is_wide
 from probes.report.text import clean, count
 from probes.report.theme import template
 
@@ -104,6 +105,7 @@ def _figure(card: FigureCard) -> dict[str, Any]:
         "title": clean(card.title, 400),
         "alt": clean(card.alt, 8000),
         "how_to_read": card.how_to_read,
+        "wide": is_wide(spec),
         "json": data_block(spec),
         "csv": csv_uri(card.data),
     }

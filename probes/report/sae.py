@@ -1,4 +1,4 @@
-"""What sparse autoencoders found, in plain words and one table: what they keep, and which features can be read."""
+"""What sparse autoencoders found, in plain words and one table: what they explain, and which features can be read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from probes.report.verdict import Verdict, conclusion, unfinished
 
 Row = dict[str, Any]
 MUST_BEAT = ("pca", "random", "neurons")  # what the headline sets beside the autoencoder
-NOT_MEASURED = "What the autoencoder keeps was not measured"
+NOT_MEASURED = "What the autoencoder explains was not measured"
 
 
 @conclusion("sae")
@@ -51,21 +51,28 @@ def main_coder(data: RunData) -> Coder | None:
 
 
 def headline(data: RunData) -> str:
-    """What share of variance and loss is kept with how many active features, against what it must beat."""
+    """What share of the variance is explained and of the loss recovered with how many active features, against what it
+    must beat."""
     main = main_coder(data)
     if main is None:
         return NOT_MEASURED
-    kept = [
-        f"{_size(main, measure)} of {what}{_against(data, main, measure)}"
-        for measure, what in (
-            ("explained_variance", f"the variance of {main.place}"),
-            ("loss_recovered", "the loss"),
+    told = {
+        measure: f"{_size(main, measure)}{of}{_against(data, main, measure)}"
+        for measure, of in (
+            ("explained_variance", f" of the variance of {main.place}"),
+            ("loss_recovered", ""),
         )
         if main.value(measure) is not None
+    }
+    parts = [
+        f"{verb} {told[measure]}"
+        for measure, verb in (
+            ("explained_variance", "explains"),
+            ("loss_recovered", "has a loss recovered of"),
+        )
+        if measure in told
     ]
-    if not kept:
-        return NOT_MEASURED
-    return f"{_name(data, main)} keeps {' and '.join(kept)}"
+    return f"{_name(data, main)} {' and '.join(parts)}" if parts else NOT_MEASURED
 
 
 def _name(data: RunData, main: Coder) -> str:
@@ -132,7 +139,12 @@ def _loss(data: RunData) -> str:
         if costless
         else ""
     )
-    return f"Loss in nats per token: {', '.join(parts)}{why}."
+    share = (
+        ". Loss recovered: the share of what the mean state costs that reconstructed states spare"
+        if main.value("loss_recovered") is not None
+        else ""
+    )
+    return f"Loss in nats per token: {', '.join(parts)}{why}{share}."
 
 
 def _all_at(data: RunData, main: Coder) -> list[Coder]:
@@ -152,7 +164,7 @@ def _other_baselines(data: RunData) -> str:
         and other.value("explained_variance") is not None
     ]
     return (
-        f"Other baselines of the same size keep, of the variance: {', '.join(parts)}."
+        f"Variance explained by other baselines of the same size: {', '.join(parts)}."
         if parts
         else ""
     )
@@ -182,7 +194,7 @@ def _sizes(data: RunData) -> str:
         if coder is None or coder == main or coder.value("explained_variance") is None:
             continue
         parts.append(f"{clean(name, 40)} {percent(coder.value('explained_variance'))}")
-    return f"Variance kept by the others: {'; '.join(parts[:6])}." if parts else ""
+    return f"Variance explained by the other autoencoders: {'; '.join(parts[:6])}." if parts else ""
 
 
 def _unshown(data: RunData) -> str:
@@ -211,5 +223,5 @@ def _absent(data: RunData) -> list[str]:
 
 
 _TOLD = (
-    _loss, _other_baselines, _dead, _sizes, readable, concepts, probing, effects, circuits, codes, _unshown,
+    _loss, readable, concepts, probing, effects, circuits, codes, _sizes, _other_baselines, _dead, _unshown,
 )  # fmt: skip

@@ -106,13 +106,16 @@ def quoted(tokens: tuple[str, ...], most: int = 5) -> str:
     return " ".join(shown)
 
 
-def around(example: Example, before: int = 24, after: int = 44) -> list[tuple[str, float, bool]]:
-    """The tokens round the peak that fit into so many characters, with share and whether it is the peak.
+def around(
+    example: Example, before: int = 24, after: int = 44, centre: int | None = None
+) -> list[tuple[str, float, bool]]:
+    """The tokens round the peak (or round `centre`) that fit into so many characters, with share and whether it is the
+    peak.
 
     A token that is left out at either end is marked by "…".
     """
     shares = example.shares
-    first = last = example.peak
+    first = last = example.peak if centre is None else centre
     room = before
     while first > 0 and (room := room - len(example.tokens[first - 1])) >= 0:
         first -= 1
@@ -127,14 +130,14 @@ def around(example: Example, before: int = 24, after: int = 44) -> list[tuple[st
     return [*start, *shown, *([("…", 0.0, False)] if last + 1 < len(example.tokens) else [])]
 
 
-def in_words(example: Example, before: int = 20, after: int = 28) -> str:
-    """The text round the peak, with the peak between guillemets.
+def in_words(example: Example, before: int = 20, after: int = 28, centre: int | None = None) -> str:
+    """The text round the peak (or round the token `centre`), with the peak between guillemets.
 
     >>> in_words(Example("top", ("the", " cat", " sat"), (0.0, 2.0, 0.0), 1, 2.0))
     'the «cat» sat'
     """
     parts = [
         f"{token[: len(token) - len(token.lstrip())]}«{token.strip()}»" if peak else token
-        for token, _, peak in around(example, before, after)
+        for token, _, peak in around(example, before, after, centre)
     ]
     return clean("".join(parts).strip(), 200)

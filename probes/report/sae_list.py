@@ -17,7 +17,7 @@ from probes.report.sae_tables import (
     shown_features,
 )
 from probes.report.tables import Table
-from probes.report.text import NOTHING, clean, count, interval, number, percent, sentence
+from probes.report.text import NOTHING, clean, count, counted, interval, number, percent, sentence
 
 
 def feature_table(data: RunData, focus: SaeFocus | None = None) -> Table | None:
@@ -30,15 +30,15 @@ def feature_table(data: RunData, focus: SaeFocus | None = None) -> Table | None:
     body = tuple(_feature_row(row, texts.get(int(row["feature"]), NOTHING)) for row in rows)
     why = list(dict.fromkeys(clean(row["why"], 160) for row in rows if row["why"]))
     note = (
-        f"{len(body)} features of {clean(rows[0]['sae'], 60)} that the run picked to be read. Fires: share of tokens. "
-        "Promotes: tokens that it makes more likely. Concept: the labelled one that it tells best, with the AUROC on "
-        "examples that did not pick it and a 95 % interval; none where the interval is not above 0.5, which one in "
-        "forty gets past by chance. Fires most in: text round the strongest token, which "
+        f"{counted(len(body), 'feature')} of {clean(rows[0]['sae'], 60)} that the run picked to be read. "
+        "Fires: share of tokens. Promotes: tokens that it makes more likely. Concept: the labelled one that it tells "
+        "best, with the AUROC on examples that did not pick it and a 95 % interval; none where the interval is not "
+        "above 0.5, which one in forty gets past by chance. Fires most in: text round the strongest token, which "
         "stands between « and »."
     )
     note += f" Picked because: {sentence(why[0])}" if len(why) == 1 else ""
-    columns = ("feature", "promotes", "fires most in", "concept", "AUROC", "fires")
-    return Table("", columns, body, frozenset({0, 5}), note)
+    columns = ("feature", "fires", "promotes", "fires most in", "concept", "AUROC")
+    return Table("", columns, body, frozenset({0, 1}), note)
 
 
 def feature_names(data: RunData, focus: SaeFocus | None = None) -> list[str]:
@@ -56,7 +56,7 @@ def _first_texts(data: RunData, rows: list[Row]) -> dict[int, str]:
         kept = examples_in(only(found[0], feature=row["feature"]))
         first = next((e for quantile in QUANTILES for e in kept.get(quantile, ())), None)
         if first is not None:
-            told[int(row["feature"])] = in_words(first, 26, 34)
+            told[int(row["feature"])] = in_words(first, 20, 24)
     return told
 
 
@@ -65,11 +65,11 @@ def _feature_row(row: Row, text: str) -> tuple[str, ...]:
     span = interval(row["auroc_low"], row["auroc_high"], 2)
     return (
         f"{row['feature']:.0f}",
-        quoted(texts_in(row["up_tokens"]), 4) or NOTHING,
+        percent(row["density"], 2),
+        quoted(texts_in(row["up_tokens"]), 3) or NOTHING,
         text,
         clean(row["concept"], 40) if known else NOTHING,
         f"{number(row['auroc'], 2)} {span}".strip() if known else NOTHING,
-        percent(row["density"], 2),
     )
 
 
@@ -94,7 +94,8 @@ def autoencoder_table(data: RunData) -> Table | None:
             count(own.get("seconds")),
         ))  # fmt: skip
     columns = (
-        "autoencoder", "features", "active", "variance kept", "loss kept", "dead", "tokens", "steps", "seconds",
+        "autoencoder", "features", "active", "variance explained", "loss recovered", "dead", "tokens", "steps",
+        "seconds",
     )  # fmt: skip
     folders = [clean(row["folder"], 80) for row in models(data).values() if row["folder"]]
     note = "On held-out states, with 95 % intervals. Dead: features that never fire there."

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from probes.feature_search import PROMOTES, Described, Excerpt, search
+from probes.feature_search import CONCEPT, FIRES_ON, PROMOTES, TEXT, Described, Excerpt, Hit, search
 from probes.report.collapse_study import records
 from probes.report.sae_examples import Example, example_in, in_words, quoted, texts_in
 from probes.report.text import clean
@@ -26,38 +26,66 @@ class Found:
 
 @dataclass(frozen=True)
 class SearchIndex:
-    """What is known of every feature, for `probes.feature_search`, and its strongest example in words."""
+    """What is known of every feature, for `probes.feature_search`, and its strongest examples."""
 
     features: tuple[Described, ...]
-    first: dict[int, str]
-    promoted: dict[int, str]
+    examples: dict[int, list[Example]]
 
     @classmethod
     def of(cls, features: dict[int, Row], strongest: pd.DataFrame | None) -> SearchIndex:
         """The index of features and of the rows of their strongest examples."""
         examples = _by_feature(strongest)
-        first = {at: in_words(kept[0]) for at, kept in examples.items() if at in features}
         found: list[Described] = []
-        promoted: dict[int, str] = {}
         for feature, row in features.items():
             held = texts_in(row["up_tokens"])
-            promoted[feature] = quoted(held, 4)
             excerpts = tuple(Excerpt.of(e.tokens, e.values) for e in examples.get(feature, ()))
             found.append(Described(feature, _names(row), held, excerpts))
-        return cls(tuple(found), first, promoted)
+        return cls(tuple(found), examples)
 
     def search(self, query: str, most: int = 50) -> tuple[list[Found], int]:
         """The features that a query finds, best first, and how many there are."""
         hits = search(self.features, query)
+        held = {each.feature: each for each in self.features}
         found = [
-            Found(hit.feature, hit.where, self._shown(hit.feature, hit.where))
+            Found(hit.feature, hit.where, self._shown(held[hit.feature], hit))
             for hit in hits[:most]
         ]
         return found, len(hits)
 
-    def _shown(self, feature: int, where: str) -> str:
-        promoted, first = self.promoted.get(feature, ""), self.first.get(feature, "")
-        return promoted if where == PROMOTES else first or promoted
+    def _shown(self, each: Described, hit: Hit) -> str:
+        """What was found, in what stands round it; the strongest example for what is no text."""
+        examples = self.examples.get(each.feature, [])
+        if hit.where in (FIRES_ON, TEXT):
+            return _excerpt(each, examples, hit.found)
+        first = in_words(examples[0]) if examples else ""
+        if hit.where == PROMOTES or not first:
+            others = [token for token in each.promoted if token != hit.found]
+            named = (hit.found, *others) if hit.where == PROMOTES else each.promoted
+            return quoted(tuple(named), 4)
+        return f"{clean(hit.found, 60)}: {first}" if hit.where == CONCEPT else first
+
+
+def _excerpt(each: Described, examples: list[Example], found: str) -> str:
+    """The example with the most activation on what was found, cut so that it shows."""
+    shares = [excerpt.share(found.casefold()) for excerpt in each.excerpts]
+    on = [-1.0 if share is None else share[0] for share in shares]
+    at = max(range(len(on)), key=on.__getitem__)
+    if on[at] < 0:
+        return in_words(examples[0])
+    excerpt = each.excerpts[at]
+    begin = excerpt.folded.find(found.casefold())
+    ends = excerpt.starts[1:]
+    token = next((i for i, end in enumerate(ends) if end > begin), examples[at].peak)
+    return in_words(
+        examples[at], centre=_nearest(excerpt, found.casefold(), examples[at].peak, token)
+    )
+
+
+def _nearest(excerpt: Excerpt, wanted: str, peak: int, first: int) -> int:
+    """The token of the peak where it lies on an occurrence, else that of the first occurrence."""
+    begin, end = excerpt.starts[peak], excerpt.starts[peak + 1]
+    near = excerpt.folded[max(0, begin - len(wanted) + 1) : end + len(wanted) - 1]
+    return peak if wanted in near else first
 
 
 def _names(row: Row) -> tuple[str, ...]:

@@ -17,21 +17,46 @@ from probes.report.figures.sae_effects import effects as effect_groups
 from probes.report.figures.sae_features import feature_words
 from probes.report.figures.sae_looks import said
 from probes.report.frames import column, only, where
-from probes.report.sae_tables import SaeFocus, held, of_sae, shown_features
-from probes.report.text import clean, count, interval, is_number, number, percent, significant, size
+from probes.report.sae_tables import SaeFocus, features_of, held, of_sae, shown_features
+from probes.report.text import (
+    clean,
+    count,
+    counted,
+    interval,
+    is_number,
+    number,
+    percent,
+    significant,
+    size,
+)
 
 Row = dict[str, Any]
 _NAMED = 3
+_DOING = {"ablate": "ablating", "steer": "steering"}
+_ASKED = 10  # features to read that a run looks for
+_FEW_READ = (
+    "it must fire on 0.01 to 1 % of tokens, in five texts or more, and there mostly on a few tokens or where a concept "
+    "is, in held-out texts too; more tokens, more steps or more features help"
+)
 
 
 def readable(data: RunData) -> str:
-    """Features that can be read: the first of those that were picked."""
+    """Features that can be read: the first of those that were picked; and why there are not more."""
     rows = shown_features(data, SaeFocus())
+    known = features_of(data, SaeFocus())
     if not rows:
-        return ""
+        return f"No feature of {count(len(known))} can be read: {_FEW_READ}." if known else ""
     told = [f"{row['feature']:.0f} ({feature_words(row)})" for row in rows[:_NAMED]]
-    more = f"; {count(len(rows) - _NAMED)} more stand in the table" if len(rows) > _NAMED else ""
-    return f"Features to read, such as {'; '.join(told)}{more}."
+    rest = len(rows) - _NAMED
+    more = (
+        f"; {count(rest)} more {'stands' if rest == 1 else 'stand'} in the table"
+        if rest > 0
+        else ""
+    )
+    words = f"{counted(len(rows), 'feature')} to read: {'; '.join(told)}{more}."
+    if len(rows) < _ASKED:
+        words += f" Only {count(len(rows))} of {count(len(known))} can be read: {_FEW_READ}."
+    return words
 
 
 def concepts(data: RunData) -> str:
@@ -66,7 +91,7 @@ def concepts(data: RunData) -> str:
         else ""
     )
     beats = f" lies clearly above {', '.join(parts)}" if parts else " has no baseline beside it"
-    of = f"Of {count(len(known))} {'concept' if len(known) == 1 else 'concepts'}"
+    of = f"Of {counted(len(known), 'concept')}"
     return f"{of}, the best single feature{beats}{dense} ({named} AUROC)."
 
 
@@ -95,7 +120,7 @@ def probing(data: RunData) -> str:
             if len(other):
                 values.append(f"{said(kind)} {number(np.median(other), 2)}")
         parts.append(
-            f"{count(k)} {'feature' if k == 1 else 'features'} {values[0]}"
+            f"{counted(k, 'feature')} {values[0]}"
             + (f" ({', '.join(values[1:])})" if values[1:] else "")
         )
     whole = f"; all dimensions {number(np.median(dense), 2)}" if len(dense) else ""
@@ -111,6 +136,11 @@ def effects(data: RunData) -> str:
     for mode in ordered(list(last), ("ablate", "steer")):
         strength, rows = last[mode]
         known = comparable(rows)
+        if not known:
+            told.append(
+                f"{_DOING.get(mode, clean(mode, 20))} cannot be told from random features{left_out(rows)}"
+            )
+            continue
         by = "" if strength != strength else f" by {significant(strength, 2)}"
         measure = measure_words(rows[0]["measure"])
         what = {
@@ -118,7 +148,7 @@ def effects(data: RunData) -> str:
             "steer": f"steering{by} moves a feature's own promoted tokens otherwise than random features move theirs",
         }.get(mode, f"{clean(mode, 20)}{by} changes {measure} otherwise than random features do")
         told.append(
-            f"{what}, for {count(sum(map(differs, rows)))} of {count(len(known))} features{_tokens(known)}"
+            f"{what}, for {count(sum(map(differs, rows)))} of {counted(len(known), 'feature')}{_tokens(known)}"
             f"{left_out(rows)}"
         )
     if not told:

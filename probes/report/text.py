@@ -33,10 +33,16 @@ def label(value: Any, limit: int = 60) -> str:
     """Text for a Plotly figure: its pseudo-HTML, entities and `%{…}` templates cannot be triggered.
 
     >>> label('<a href="javascript:x">%{y}</a>')
-    '&lt;a href=&quot;javascript:x&quot;&gt;%&#123;y}&lt;/a&gt;'
+    '&lt;a href=&#34;javascript:x&#34;&gt;%&#123;y}&lt;/a&gt;'
     """
     text = " ".join(clean(value, limit).split())
-    return html.escape(text).replace("%{", "%&#123;")
+    return inert(text)
+
+
+def inert(text: str) -> str:
+    """Text for a Plotly figure as `label` gives it, white space and length as they are."""
+    # Plotly knows few names of entities, and would show &quot; as it stands.
+    return html.escape(text).replace("&quot;", "&#34;").replace("%{", "%&#123;")
 
 
 def is_number(value: Any) -> bool:
@@ -122,6 +128,16 @@ def milliseconds(value: Any) -> str:
 def count(value: Any) -> str:
     """A whole number with thousands marked."""
     return f"{int(value):,}" if is_number(value) else NOTHING
+
+
+def counted(value: Any, name: str, plural: str = "") -> str:
+    """A whole number of things, one or several.
+
+    >>> counted(1, "feature"), counted(1200, "feature"), counted(2, "analysis", "analyses")
+    ('1 feature', '1,200 features', '2 analyses')
+    """
+    one = is_number(value) and int(value) == 1
+    return f"{count(value)} {name if one else plural or name + 's'}"
 
 
 def size(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,42 @@ def spellings(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     ]
 
 
+_SIGNS = {
+    "\n": "↵",
+    "\r": "↵",
+    "\t": "→",
+    " ": "␣",
+}  # of white space, where a token is nothing else
+
+
+def readable_name(text: str, token: str) -> str:
+    """The name of a token's type: its text without case and outer white space; white space alone as signs; and a part
+    of a character (`token`, as byte-level tokenizers write it) as its bytes.
+
+    >>> readable_name(" The", "ĠThe"), readable_name("\\n  ", "ĊĠĠ"), readable_name("\ufffd", "âĢ")
+    ('the', '↵␣␣', 'bytes e2 80')
+    """
+    if "\ufffd" in text:
+        return _bytes_named(token)
+    return text.strip().casefold() or "".join(_SIGNS.get(sign, sign) for sign in text) or token
+
+
+def _bytes_named(token: str) -> str:
+    """A token that is no whole character, by its bytes; as it is where the tokenizer writes something else."""
+    known = _byte_signs()
+    if not all(sign in known for sign in token):
+        return token
+    return "bytes " + " ".join(f"{known[sign]:02x}" for sign in token)
+
+
+@cache
+def _byte_signs() -> dict[str, int]:
+    """The byte that each sign of byte-level tokenizers stands for: printable ones themselves, others from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
 @dataclass(frozen=True)
 class Types:
     """Token types: ids that differ only in case and outer white space have one.
@@ -41,12 +78,8 @@ class Types:
         n = len(tokenizer)
         raw: list[str] = [str(token) for token in tokenizer.convert_ids_to_tokens(list(range(n)))]
         words = [
-            text if text and "�" not in text else token
-            for text, token in zip(
-                (text.strip().casefold() for text in spellings(tokenizer, range(n))),
-                raw,
-                strict=True,
-            )
+            readable_name(text, token)
+            for text, token in zip(spellings(tokenizer, range(n)), raw, strict=True)
         ]
         number: dict[str, int] = {}
         of = np.asarray([number.setdefault(word, len(number)) for word in words], np.int64)

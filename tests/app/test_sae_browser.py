@@ -76,7 +76,7 @@ def test_a_click_on_a_dot_picks_its_feature(browsing: Any, chrome: Any, server: 
         settle(page)
         page.get_by_label("Search features").fill("france")
         page.get_by_label("Search features").press("Enter")
-        page.get_by_text("1 feature with every word").wait_for()
+        page.get_by_text("1 feature with this word").wait_for()
         settle(page)
     assert guard.found == []
 

@@ -52,7 +52,7 @@ def _strip(at: AppTest) -> str:
 
 def test_it_shows_verdict_table_and_the_first_feature_to_read(sae: Path, page: Any) -> None:
     at = page()
-    assert "With 32 of 240 features active, TopK keeps 85.0" in _html(at)
+    assert "With 32 of 240 features active, TopK explains 85.0" in _html(at)
     assert [str(f) for f in at.dataframe[0].value["feature"]] == [
         str(f) for f in synthetic_sae.READ
     ]
@@ -217,5 +217,5 @@ def test_hostile_names_and_tokens_are_inert(runs: Path, page: Any) -> None:
 
 def test_the_overview_shows_it_in_short_and_leads_there(sae: Path, overview: Any) -> None:
     at = overview(run="smollm2-sae")
-    assert "TopK keeps" in _html(at)
+    assert "TopK explains" in _html(at)
     assert "Variance explained" in _titles(at)

@@ -29,6 +29,7 @@ from probes.report.figures import (
     sparse_probing,
     training,
 )
+from probes.report.figures.wide import is_wide
 from probes.report.sae_examples import Example, around, examples_in, in_words, texts_in
 from probes.report.sae_list import autoencoder_table, feature_names
 from probes.report.sae_search import SearchIndex
@@ -159,10 +160,85 @@ def test_training_and_density(run: RunData) -> None:
     bars = _line(histogram, "autoencoder")
     own = planted.density_table(1.0)
     own = own[(own["sae"] == planted.MAIN) & (own["coder"] == "sae")]
-    assert bars["y"].tolist() == own["features"].tolist()
+    full = own["features"].to_numpy()
+    assert [n for n in bars["y"] if n] == [n for n in full if n]
+    assert len(bars["y"]) < len(full)  # no empty decades
     mark = histogram.spec["layout"]["shapes"][0]["x0"]
     assert mark == pytest.approx(np.log10(features_of(run, SaeFocus())[7]["density"]))
-    assert "shapes" not in density(run).spec["layout"]  # type: ignore[union-attr]
+    assert "Dashed: the picked feature" in histogram.how_to_read
+    plain = density(run)
+    assert plain is not None
+    assert "shapes" not in plain.spec["layout"]
+    assert "Dashed" not in plain.how_to_read
+    low, high = plain.spec["layout"]["xaxis"]["range"]
+    assert all(low <= at <= high for at in plain.spec["layout"]["xaxis"]["tickvals"])
+    assert not any("e" in text for text in plain.spec["layout"]["xaxis"]["ticktext"])
+    assert not is_wide(plain.spec)
+
+
+def test_panels_that_say_nothing_are_left_out(run: RunData) -> None:
+    """Planted: TopK has as many active features at every step, and no penalty."""
+    card = training(run)
+    assert card is not None
+    titles = [note["text"] for note in card.spec["layout"]["annotations"]]
+    assert titles[:2] == ["variance unexplained", "dead features"]
+    assert "Left out, because it never changed: active features." in card.how_to_read
+    assert "penalty" not in card.how_to_read
+
+
+def test_words_of_one_feature_and_one_sparsity(tmp_path: Path) -> None:
+    path = planted.write_sae_run(tmp_path)
+    file = path / "tables" / "sae_features.parquet"
+    frame = pd.read_parquet(file)
+    frame["shown"] = frame["shown"].where(frame["feature"] == 7)
+    frame.loc[frame["feature"] == 7, "up_tokens"] = json.dumps(['",', " &quot;"])
+    frame.to_parquet(file)
+    rows = pd.read_parquet(path / "measurements.parquet")
+    rows[~rows["variant"].fillna("").str.contains("k=64")].to_parquet(path / "measurements.parquet")
+    data = RunData.of(RunView(path))
+    card = features_to_read(data)
+    assert card is not None
+    assert card.title.startswith("1 feature to read")
+    text = "\n".join(note["text"] for note in card.spec["layout"]["annotations"])
+    assert "“&#34;,”" in text
+    assert "“&amp;quot;”" in text
+    words = "\n".join(verdict(data).sentences)
+    assert "1 feature to read: 7 (" in words
+    assert "Only 1 of 240 can be read" in words
+    assert "more tokens, more steps" in words
+    quality = reconstruction(data)
+    assert quality is not None
+    assert "Broken lines" not in quality.how_to_read
+    assert "PCA, single neurons and" in quality.how_to_read
+    assert is_wide(card.spec)
+
+
+def test_whiskers_of_concepts_stay_inside(tmp_path: Path) -> None:
+    path = planted.write_sae_run(tmp_path)
+    file = path / "tables" / "sae_concepts.parquet"
+    frame = pd.read_parquet(file)
+    frame["low"] = 0.2
+    frame.to_parquet(file)
+    card = best_single(RunData.of(RunView(path)))
+    assert card is not None
+    assert card.spec["layout"]["xaxis"]["range"][0] < 0.2
+
+
+def test_search_shows_what_it_found() -> None:
+    """The strongest example does not hold the word; another does, far from its peak."""
+    far = ["begin", *[f" filler{i}" for i in range(20)], " needle", " end"]
+    rows = [
+        {"quantile": "top", "feature": 3, "rank": rank, "tokens": json.dumps(tokens),
+         "values": json.dumps([5.0 - rank] + [0.1] * (len(tokens) - 1)), "peak": 0, "activation": 5.0}
+        for rank, tokens in enumerate((["only", " hay"], far))
+    ]  # fmt: skip
+    promoted = [f" up{i}" for i in range(9)]
+    feature = {"up_tokens": json.dumps(promoted), "concept": "colour", "dataset": None}
+    index = SearchIndex.of({3: feature}, pd.DataFrame(rows))
+    assert "needle" in index.search("needle")[0][0].shown
+    assert "«begin» filler0" in index.search("begin")[0][0].shown
+    assert index.search("up8")[0][0].shown.startswith("“up8” “up0”")
+    assert index.search("colour")[0][0].shown == "colour: «only» hay"
 
 
 def test_features_to_read_carry_their_examples(run: RunData) -> None:

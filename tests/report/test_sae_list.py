@@ -33,5 +33,5 @@ def test_a_concept_is_named_only_where_its_interval_is_above_chance(
     assert table is not None
     row = next(row for row in table.rows if row[0] == first)
     assert ("blue" in row) == (shown is not None)
-    assert row[4].startswith(shown) if shown else "[" not in row[4]
+    assert row[5].startswith(shown) if shown else "[" not in row[5]
     assert "none where the interval is not above 0.5" in table.note

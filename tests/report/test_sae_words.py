@@ -21,8 +21,9 @@ def _told(tmp_path: Path, **more: Any) -> Verdict:
 def test_words_of_a_good_autoencoder(tmp_path: Path) -> None:
     told = _told(tmp_path)
     assert told.headline == (
-        "With 32 of 240 features active, TopK keeps 85.0\xa0% [84.2, 85.8] of the variance of layer 15 "
-        "(PCA 58.0\xa0%, random weights 30.0\xa0%, neurons 35.0\xa0%) and 93.0\xa0% [91.5, 94.5] of the loss "
+        "With 32 of 240 features active, TopK explains 85.0\xa0% [84.2, 85.8] of the variance of layer 15 "
+        "(PCA 58.0\xa0%, random weights 30.0\xa0%, neurons 35.0\xa0%) and has a loss recovered of "
+        "93.0\xa0% [91.5, 94.5] "
         "(PCA 71.0\xa0%, random weights 12.0\xa0%, neurons 20.0\xa0%)"
     )
     words = "\n".join(told.sentences)
@@ -34,8 +35,8 @@ def test_words_of_a_good_autoencoder(tmp_path: Path) -> None:
     assert "truncation to as many bytes" in words
     assert "Not shown: that the model itself computes with these features" in words
     assert told.table is not None
-    assert told.table.rows[0][:3] == (
-        "7", "“France” “Seine” “Louvre”", "The old text number 0 says «Paris» and goes on."
+    assert told.table.rows[0][:4] == (
+        "7", told.table.rows[0][1], "“France” “Seine” “Louvre”", "… text number 0 says «Paris» and goes on."
     )  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def test_where_the_mean_costs_nothing_there_is_no_share_of_the_loss(tmp_path: Pa
 
     told = _changed(planted.write_sae_run(tmp_path), nothing)
     assert "of the variance" in told.headline
-    assert "of the loss" not in told.headline
+    assert "loss recovered" not in told.headline
     assert "is not shown to cost anything, so that there is no share" in "\n".join(told.sentences)
     assert "not shown to cost" not in "\n".join(_told(tmp_path / "plain").sentences)
 
@@ -133,7 +134,8 @@ def test_what_was_not_measured_is_said_with_its_reason(tmp_path: Path) -> None:
         for s in told.sentences
     )
     assert (
-        _told(tmp_path / "none", parts=()).headline == "What the autoencoder keeps was not measured"
+        _told(tmp_path / "none", parts=()).headline
+        == "What the autoencoder explains was not measured"
     )
 
 

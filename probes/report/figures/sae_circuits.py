@@ -19,7 +19,7 @@ from probes.report.figures.sae_looks import look_of, said
 from probes.report.frames import column, names, only, where
 from probes.report.head_tables import head_name
 from probes.report.sae_tables import SaeFocus, held, is_sae
-from probes.report.text import count, interval, label, number
+from probes.report.text import count, counted, interval, label, number
 from probes.report.theme import DIFFERENCE, MAGNITUDE
 
 AUC_HOW = (
@@ -27,9 +27,10 @@ AUC_HOW = (
     "many codes only the task’s own prompts use. Area under the ROC curve against the heads that activation patching "
     "finds on the same model; 0.5 (dotted) is a guess. Small dots are seeds, the large mark is their mean with a 95 % "
     "interval (Student’s, over seeds; differences, at the marks, are paired by seed). Beside it: the same with random "
-    "weights, with k-means in place of the autoencoder, and the plain difference of means. Right of the gap: pairs of "
-    "heads."
+    "weights, with k-means in place of the autoencoder, and the plain difference of means, as far as they were asked "
+    "for."
 )
+PAIRS_HOW = " Right of the gap: pairs of heads."
 METHODS = ("sae", "random", "clusters", "mean difference")
 _EDGES = " edges"
 _MAPS = {"sae": "sae", "random": "random"}  # scores that have a map, and their columns
@@ -100,8 +101,8 @@ def _auc_card(
         "sae-circuits",
         "How well codes of heads find the heads that patching finds (ROC AUC)",
         spec,
-        AUC_HOW,
-        f"{len(panels)} panels of {len(order)} methods. {'; '.join(told)}.",
+        AUC_HOW + (PAIRS_HOW if any(name.endswith(_EDGES) for name in order) else ""),
+        f"{counted(len(panels), 'panel')} of {counted(len(order), 'method')}. {'; '.join(told)}.",
         pd.DataFrame(means) if frame is None else frame.drop(columns="dataset", errors="ignore"),
     )
 
@@ -218,7 +219,7 @@ def _maps(frame: pd.DataFrame) -> FigureCard:
                 )
         listed = ", ".join(head_name(b, h) for b, h in inside[:12])
         told.append(
-            f"{name}: {count(len(inside))} heads in the circuit"
+            f"{name}: {counted(len(inside), 'head')} in the circuit"
             + (f" ({listed})" if listed else "")
         )
     x = {**block_axis(shape[1] - 1, 8), "title": "block"}
@@ -237,7 +238,8 @@ def _maps(frame: pd.DataFrame) -> FigureCard:
         "Heads of each task by patching, and by the codes of an autoencoder",
         spec,
         MAP_HOW,
-        f"{len(panels)} maps of {shape[1]} blocks by {shape[0]} heads. {'; '.join(told)}.",
+        f"{counted(len(panels), 'map')} of {counted(shape[1], 'block')} by {counted(shape[0], 'head')}. "
+        f"{'; '.join(told)}.",
         frame.drop(columns="dataset"),
     )  # fmt: skip
 

@@ -16,16 +16,17 @@ from probes.report.figures.panels import Panel, Sheet, arranged, entry
 from probes.report.figures.sae_looks import look_of
 from probes.report.frames import column, names, only, where
 from probes.report.sae_tables import SaeFocus, held
-from probes.report.text import clean, count, interval, label, milliseconds, number, size
+from probes.report.text import clean, count, counted, interval, label, milliseconds, number, size
 from probes.report.theme import PALETTE
 
 HOW_TO_READ = (
     "Embeddings kept as a few active numbers. Left: quality over active numbers per vector, sparse codes beside "
-    "vectors cut to their first numbers (Matryoshka truncation) and beside PCA. Middle: the same over bytes per "
-    "vector, where a sparse code pays for the places of its numbers too. Right: over the time of a query, for what "
-    "was timed. Dashed: the full vectors. Bands are 95 % intervals. Sparse codes are worth it where their line lies "
-    "above the others at the same place."
+    "vectors cut to their first numbers (Matryoshka truncation) and beside PCA. Beside it: the same over bytes per "
+    "vector, where a sparse code pays for the places of its numbers too. Bands are 95 % intervals. Sparse codes are "
+    "worth it where their line lies above the others at the same place."
 )
+TIMED_HOW = " Right: over the time of a query, for what was timed."
+FULL_HOW = " Dashed: the full vectors."
 _CODERS = ("csr", "matryoshka", "pca")
 ALONG = {"active": "active numbers", "bytes": "bytes per vector", "query_ms": "ms per query"}
 _DATASETS = 6
@@ -66,8 +67,8 @@ def _card(data: RunData, frame: pd.DataFrame) -> FigureCard:
         "sae-csr",
         f"Sparse codes of embeddings: quality by size and time{cut}",
         spec,
-        HOW_TO_READ,
-        f"{len(panels)} panels. {'; '.join(told)}.",
+        HOW_TO_READ + (TIMED_HOW if columns == 3 else "") + (FULL_HOW if whole else ""),
+        f"{counted(len(panels), 'panel')}. {'; '.join(told)}.",
         frame,
     )
 

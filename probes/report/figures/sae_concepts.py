@@ -18,14 +18,14 @@ from probes.report.figures.sae_effects import with_feature
 from probes.report.figures.sae_looks import ORDER, look_of, said
 from probes.report.frames import column, names, only, where
 from probes.report.sae_tables import SaeFocus, of_sae
-from probes.report.text import clean, count, interval, label, number
+from probes.report.text import clean, count, counted, interval, label, number
 from probes.report.theme import faded
 
 CONCEPTS_HOW = (
-    "How well a single number tells a concept: AUROC of the best feature of the autoencoder, the best neuron, the "
-    "best principal component and the best feature of random weights, each picked on one half of the examples and "
-    "judged on the other; beside a probe that reads all dimensions. 0.5 (dotted) is a guess. Whiskers are 95 % "
-    "intervals. A feature stands for a concept if it lies near the probe and clear of neurons and random weights."
+    "How well a single number tells a concept: AUROC of the best one of each kind, picked on one half of the examples "
+    "and judged on the other, beside a probe that reads all dimensions where there is one. 0.5 (dotted) is a guess. "
+    "Whiskers are 95 % intervals. A feature stands for a concept if it lies near the probe and clear of neurons and "
+    "random weights."
 )
 MOST = 24  # concepts that a figure shows
 PANELS = 12
@@ -73,7 +73,9 @@ def _best(frame: pd.DataFrame, sae: str) -> FigureCard:
         if rows:
             shift = 0.09 * (at - (len(kinds) - 1) / 2)
             traces.append(_dots(rows, kind, shown, shift, several))
-    x = {"title": "AUROC", "range": [min(0.45, *column(frame, "auroc")) - 0.02, 1.02]}
+    ends = np.concatenate([column(frame, name) for name in ("auroc", "low")])
+    least = min(0.45, float(ends[np.isfinite(ends)].min(initial=0.45)))
+    x = {"title": "AUROC", "range": [max(least, 0.0) - 0.02, 1.02]}
     y = {
         "range": [len(shown) - 0.4, -0.6],
         "tickvals": list(range(len(shown))),
@@ -92,7 +94,7 @@ def _best(frame: pd.DataFrame, sae: str) -> FigureCard:
         f"How well a single number tells a concept (AUROC){cut}",
         spec,
         CONCEPTS_HOW,
-        f"Dots for {count(len(shown))} concepts. Median AUROC: {'; '.join(told)}. Best told: "
+        f"Dots for {counted(len(shown), 'concept')}. Median AUROC: {'; '.join(told)}. Best told: "
         f"{concept_title(order[0], several)}.",
         frame,
     )
@@ -138,9 +140,10 @@ def _number_of(row: dict[str, Any]) -> str:
 PROBING_HOW = (
     "How many features it takes to tell a concept: AUROC of a logistic probe on the best k features, chosen on one "
     "part of the examples and judged on another, over k; the same for neurons, principal components and random "
-    "weights. The dashed purple line is a probe of all dimensions. Bands are 95 % intervals. A line that is high at "
-    "k = 1 has a feature for the concept; one that rises slowly spreads it."
+    "weights. Bands are 95 % intervals. A line that is high at k = 1 has a feature for the concept; one that rises "
+    "slowly spreads it."
 )
+DENSE_HOW = " The dashed purple line is a probe of all dimensions."
 
 
 def sparse_probing(data: RunData, focus: SaeFocus | None = None) -> FigureCard | None:
@@ -182,8 +185,8 @@ def _sparse(frame: pd.DataFrame, sae: str) -> FigureCard | None:
         "sae-probing",
         f"AUROC of a probe on the best few features, {clean(sae, 40)}{cut}",
         spec,
-        PROBING_HOW,
-        f"{len(panels)} panels over features used. Median AUROC with {count(fewest)}: {'; '.join(told)}.",
+        PROBING_HOW + (DENSE_HOW if len(dense) else ""),
+        f"{counted(len(panels), 'panel')} over features used. Median AUROC with {count(fewest)}: {'; '.join(told)}.",
         frame,
     )
 

@@ -17,7 +17,16 @@ from probes.report.figures.panels import Panel, Sheet, arranged
 from probes.report.frames import column
 from probes.report.sae_examples import quoted, texts_in
 from probes.report.sae_tables import SaeFocus, features_of, of_sae, shown_features
-from probes.report.text import clean, count, interval, is_number, label, number, significant
+from probes.report.text import (
+    clean,
+    count,
+    counted,
+    interval,
+    is_number,
+    label,
+    number,
+    significant,
+)
 from probes.report.theme import ACCENT, NEUTRAL, PALETTE, SELECTED
 
 HOW_TO_READ = (
@@ -27,10 +36,10 @@ HOW_TO_READ = (
     "changed by as much at the same tokens, steered ones judged by the tokens that they promote themselves; the "
     "whiskers are where a further random feature would lie (95 %). Whiskers of the feature: 95 % interval over texts. "
     "Orange: the difference from random ones is shown. A feature with an effect beyond its size lies clear of grey. "
-    "Not shown: that the model uses the feature so, or that it stands for its tokens. Open: active at fewer than 30 "
-    "tokens, too few to tell."
+    "Not shown: that the model uses the feature so, or that it stands for its tokens."
 )
 FEW_TOKENS = 30
+FEW_HOW = f" Open: active at fewer than {FEW_TOKENS} tokens, too few to tell."
 MEASURES = {
     "logprob_change": "log-probability (nats per token)",
     "up_tokens_logit": "logits of promoted tokens",
@@ -104,8 +113,8 @@ def _card(data: RunData, frame: pd.DataFrame, focus: SaeFocus) -> FigureCard:
         verb = "ablated" if mode == "ablate" else "steered" if mode == "steer" else clean(mode, 20)
         what = f"{verb}{size}"
         told.append(
-            f"{what}, {measure_words(rows[0]['measure'])}: {count(len(sure))} of {count(len(known_rows))} features "
-            f"differ from random ones{middle}{left_out(rows)}"
+            f"{what}, {measure_words(rows[0]['measure'])}: {count(len(sure))} of {counted(len(known_rows), 'feature')} "
+            f"{'differs' if len(known_rows) == 1 else 'differ'} from random ones{middle}{left_out(rows)}"
         )
         kept = [row for row in rows if int(row["feature"]) in shown]
         if at in strongest and kept:
@@ -123,8 +132,9 @@ def _card(data: RunData, frame: pd.DataFrame, focus: SaeFocus) -> FigureCard:
         "sae-effects",
         f"What features do in the model, against random ones{cut}",
         arranged(panels, sheet),
-        HOW_TO_READ,
-        f"{len(panels)} panels of {count(len(shown))} features. {'; '.join(told)}.",
+        HOW_TO_READ
+        + (FEW_HOW if any(few_tokens(row) for _, _, rows in groups for row in rows) else ""),
+        f"{counted(len(panels), 'panel')} of {counted(len(shown), 'feature')}. {'; '.join(told)}.",
         frame.drop(columns="dataset"),
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 import pandas as pd
 
 from probes.report.collapse_study import ordered
@@ -20,7 +18,7 @@ from probes.report.sae_examples import (
     texts_in,
 )
 from probes.report.sae_tables import Row, SaeFocus, of_sae, shown_features
-from probes.report.text import clean, interval, label, number, percent, significant
+from probes.report.text import clean, counted, inert, interval, label, number, percent, significant
 from probes.report.theme import ACCENT
 
 HOW_TO_READ = (
@@ -90,13 +88,14 @@ def _card(frame: pd.DataFrame, shown: list[Row]) -> FigureCard:
         "xaxis": {"visible": False, "range": [0, 1], "fixedrange": True},
         "yaxis": {"visible": False, "range": [at - 0.5, -0.7], "fixedrange": True},
         "annotations": notes,
+        "meta": {"wide": True},  # lines of text, which a figure cannot break
     }
     return FigureCard(
         "sae-features",
-        f"{len(shown)} features to read, {clean(shown[0]['sae'], 60)}",
+        f"{counted(len(shown), 'feature')} to read, {clean(shown[0]['sae'], 60)}",
         {"data": [dots], "layout": layout},
         HOW_TO_READ,
-        f"{len(shown)} features with examples: {'; '.join(told)}.",
+        f"{counted(len(shown), 'feature')} with examples: {'; '.join(told)}.",
         _frame(rows),
     )
 
@@ -135,7 +134,7 @@ def _coloured(example: Example) -> str:
 
 
 def _token(token: str, share: float, peak: bool) -> str:
-    text = html.escape(clean(token, 40)).replace("%{", "%&#123;")
+    text = inert(clean(token, 40))
     if share < _FAINT and not peak:
         return text
     full = tuple(int(ACCENT[i : i + 2], 16) for i in (1, 3, 5))

@@ -7,21 +7,40 @@ import pandas as pd
 
 from probes.report.collapse_study import ordered
 from probes.report.data import RunData
-from probes.report.figures.card import FigureCard, Spec, figure
+from probes.report.figures.card import FigureCard, Spec, figure, listed
 from probes.report.figures.focus import Look, log_axis, whiskers
 from probes.report.figures.marks import upright
 from probes.report.figures.panels import Panel, Sheet, arranged
 from probes.report.figures.sae_looks import ORDER, look_of, said
 from probes.report.sae_tables import Coder, SaeFocus, coder_of, coders
-from probes.report.text import clean, count, interval, label, number, percent
+from probes.report.text import clean, count, counted, interval, label, number, percent
 from probes.report.theme import NEUTRAL
 
 RECONSTRUCTION_HOW = (
-    "Share of the variance that is left after a state was written as few active features and read back, over how "
-    "many are active; higher and further left is better. On held-out states. Dashed lines are baselines with as "
-    "many active numbers: PCA, single neurons, and an autoencoder whose random weights were never trained. Whiskers "
-    "are 95 % intervals. 0 is what the mean alone explains."
+    "Share of the variance of states that their reconstruction from few active features explains, over how many are "
+    "active; higher and further left is better. On held-out states. 100 % is the state itself, 0 what the "
+    "mean alone explains. Whiskers are 95 % intervals."
 )
+_BASELINES = {
+    "pca": "PCA",
+    "neurons": "single neurons",
+    "random": "an autoencoder whose random weights were never trained",
+}
+
+
+def _how(found: list[Coder], marked: bool) -> str:
+    """How to read what is there."""
+    there = [words for kind, words in _BASELINES.items() if any(c.kind == kind for c in found)]
+    lines = len({(c.place, c.kind) for c in found}) < len(found)
+    drawn = "Broken lines" if lines else "The other marks"
+    beside = (
+        f" {drawn} are baselines with as many active numbers: {listed(there)}." if there else ""
+    )
+    return (
+        RECONSTRUCTION_HOW
+        + beside
+        + (" Dotted upright: the autoencoder in focus." if marked else "")
+    )
 
 
 def reconstruction(data: RunData, focus: SaeFocus | None = None) -> FigureCard | None:
@@ -40,6 +59,7 @@ def _drawable(coder: Coder) -> bool:
 def _reconstruction(data: RunData, found: list[Coder], sae: str | None) -> FigureCard:
     places = list(dict.fromkeys(c.place for c in found))
     picked = coder_of(data, sae)
+    marked = False
     panels: list[Panel] = []
     told: list[str] = []
     for place in places:
@@ -54,7 +74,9 @@ def _reconstruction(data: RunData, found: list[Coder], sae: str | None) -> Figur
                 f"{place} {said(kind)} {number(value['value'])} with {number(best.active, 0)} active"
             )
         shapes: list[Spec] = []
-        if picked is not None and picked.place == place and picked.active:
+        several = len({c.active for c in own}) > 1
+        if picked is not None and picked.place == place and picked.active and several:
+            marked = True
             shapes = [upright(picked.active, {"color": NEUTRAL, "width": 1, "dash": "dot"})]
         panels.append(Panel(label(place, 30), traces, shapes))
     x = log_axis([c.active or 1 for c in found], "active features per state")
@@ -66,8 +88,8 @@ def _reconstruction(data: RunData, found: list[Coder], sae: str | None) -> Figur
         "sae-reconstruction",
         "Variance explained by autoencoders and baselines, over active features",
         spec,
-        RECONSTRUCTION_HOW,
-        f"{len(panels)} panels over active features: {'; '.join(told)}.",
+        _how(found, marked),
+        f"{counted(len(panels), 'panel')} over active features: {'; '.join(told)}.",
         _frame(found),
     )
 
@@ -107,10 +129,11 @@ def _frame(found: list[Coder]) -> pd.DataFrame:
 
 
 LOSS_HOW = (
-    "Share of the model’s loss that is kept when each state is replaced by its reconstruction while the model "
-    "reads: 100 % is the loss of the untouched model, 0 that of the mean state in place of every state; below 0 it "
-    "is worse than the mean. Right: the loss itself. Whiskers are 95 % intervals over texts. A high share beside "
-    "PCA and random weights says that what the model uses was kept; a high explained variance alone does not."
+    "Each state is replaced by its reconstruction while the model reads. Left: loss recovered, the share of what the "
+    "mean state costs in loss that the reconstruction spares: 100 % is the loss of the untouched model, 0 that of the "
+    "mean state in place of every state; below 0 it is worse than the mean. Right: the loss itself, lower is better. "
+    "Whiskers are 95 % intervals over texts. More recovered than with PCA and random weights says that what the model "
+    "uses was kept; a high explained variance alone does not."
 )
 _ENDS = {"clean": "untouched model", "mean": "mean state", "zero": "no state (zero)"}
 
@@ -137,7 +160,7 @@ def _loss(found: list[Coder]) -> FigureCard:
     several = len({c.place for c in rows}) > 1
     words = [(f"{c.place}, " if several else "") + _ENDS.get(c.variant, c.variant) for c in rows]
     panels = [
-        Panel("loss kept", [_dots(rows, "loss_recovered", 100.0)], [upright(0.0, _LINE), upright(100.0, _LINE)],
+        Panel("loss recovered", [_dots(rows, "loss_recovered", 100.0)], [upright(0.0, _LINE), upright(100.0, _LINE)],
               axes={"x": {"ticksuffix": " %"}}),
         Panel("loss (nats per token)", [_dots(rows, "cross_entropy", 1.0)]),
     ]  # fmt: skip
@@ -154,10 +177,10 @@ def _loss(found: list[Coder]) -> FigureCard:
     ]
     return FigureCard(
         "sae-loss",
-        "Loss of the model that is kept with reconstructed states",
+        "Loss of the model recovered with reconstructed states",
         arranged(panels, sheet),
         LOSS_HOW,
-        f"Two panels, {len(rows)} rows. Share of the loss kept: {'; '.join(told)}.",
+        f"Two panels, {len(rows)} rows. Loss recovered: {'; '.join(told)}.",
         pd.DataFrame([
             {"place": c.place, "coder": c.variant, "measure": m, **{k: row[k] for k in ("value", "low", "high", "n")}}
             for c in rows for m in ("loss_recovered", "cross_entropy") if (row := c.numbers.get(m)) is not None
