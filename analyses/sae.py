@@ -25,6 +25,7 @@ from probes.analysis import (
     describe_texts,
     model_options,
     open_model,
+    parse_columns,
     parse_layers,
     parse_names,
     parse_numbers,
@@ -34,11 +35,12 @@ from probes.errors import DoesNotApply, InputError
 from probes.features.names import CONCEPTS, PARTS, READERS, SITES, SPARSE_DATA, TASKS, TEXTS
 from probes.runs import Previous, Run
 
-_NOT_HERE = ("columns", "limit")  # of the options about labelled data
-_DATA = (
-    "Texts to train on, separated by commas: names of `fathometer datasets list`, a .txt with one text per line, a "
-    "table, a folder. 200,000 tokens are enough for a first look."
-)
+_NOT_HERE = ("limit",)  # of the options about labelled data
+_HELP = {
+    "columns": "Columns of the files that --concepts names, where they are not recognised: text=review,label=stars.",
+    "data": "Texts to train on, separated by commas: names of `fathometer datasets list`, a .txt with one text per "
+    "line, a table, a folder. 200,000 tokens are enough for a first look.",
+}
 
 
 def run(run: Run, options: Mapping[str, Any], progress: Progress) -> None:
@@ -90,6 +92,7 @@ def plan_of(options: Mapping[str, Any], run: Run | None = None) -> Any:
     )
     look = LookPlan(
         concepts=options["concepts"],
+        columns=parse_columns(options["columns"]),
         tasks=tuple(
             t for t in TASKS if t in parse_names(options["circuit_tasks"], TASKS, "--circuit-tasks")
         ),
@@ -119,7 +122,7 @@ def check(options: Mapping[str, Any]) -> None:
     for name in names_of(options["data"]):
         require_dataset(name)
     if "concepts" in plan.parts:
-        load_concepts(options["concepts"])
+        load_concepts(options["concepts"], parse_columns(options["columns"]))
     if "csr" in plan.parts:
         require_dataset(options["sparse_data"])
 
@@ -141,7 +144,7 @@ ANALYSIS = Analysis(
     question="Which features does a layer use, can a person read them, and what is lost without the rest?",
     options=(
         *(
-            replace(option, help=_DATA) if option.name == "data" else option
+            replace(option, help=_HELP.get(option.name, option.help))
             for option in model_options("smollm2", TEXTS)
             if option.name not in _NOT_HERE
         ),
@@ -180,7 +183,7 @@ ANALYSIS = Analysis(
             "steps",
             int,
             None,
-            "Training steps; default ten passes, at least 1,000.",
+            "Training steps of the autoencoders of token states; default ten passes, at least 1,000.",
             low=1,
             high=10_000_000,
         ),

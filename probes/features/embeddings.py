@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def csr(study: Study) -> None:
     """Table csr: quality and time of sparse codes of the model's embeddings at equal active numbers and equal bytes."""
     from probes.capture import capture
+    from probes.exits.pipeline import prompts_for
 
     model, plan = study.model, study.plan
     if model.is_causal and not model.embedding.head:
@@ -26,7 +27,8 @@ def csr(study: Study) -> None:
             f"{model.name} is a language model, whose embeddings nobody made for retrieval: use an embedding model"
         )
     data = load_dataset(plan.look.sparse_data)
-    material = prepare(data, builtin_texts(data.all_texts(), seed=plan.seed), plan.seed)
+    texts = builtin_texts(data.all_texts(), seed=plan.seed)
+    material = prepare(data, texts, plan.seed, prompts_for(model, data, None))
     states = capture(
         model,
         list(material.texts),
@@ -34,7 +36,7 @@ def csr(study: Study) -> None:
         layers={"exit": [model.n_layers]},
         max_length=plan.max_length,
         cache=True,
-        progress=study.report("embedding texts"),
+        progress=study.report(f"embedding the texts of {data.name} for sparse codes"),
     )
     embeddings = model.embed(np.asarray(states["exit", model.n_layers]))
     width = embeddings.shape[1]

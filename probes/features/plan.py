@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,11 +60,13 @@ class TrainPlan:
 class LookPlan:
     """What is looked at: labelled sets, circuits, retrieval data for sparse embeddings, and how much of each.
 
+    `columns` names the columns of the labelled sets' files by role.
     `loss_texts`: held-out texts whose loss is measured. `concept_limit`: examples of each labelled set. `seeds`:
     autoencoders per circuit.
     """
 
     concepts: str = CONCEPTS
+    columns: Mapping[str, str] | None = None
     tasks: tuple[str, ...] = TASKS
     sparse_data: str = SPARSE_DATA
     loss_texts: int = 200

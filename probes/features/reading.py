@@ -125,7 +125,7 @@ def _labelled(study: Study) -> list[LabelledTexts]:
     """The labelled texts that the plan names; others are told, `DoesNotApply` where there are none."""
     plan = study.plan
     found: list[LabelledTexts] = []
-    for concept in load_concepts(plan.look.concepts, seed=plan.seed):
+    for concept in load_concepts(plan.look.concepts, plan.look.columns, seed=plan.seed):
         data = limit_dataset(
             concept.dataset, plan.look.concept_limit, np.random.default_rng(plan.seed)
         )

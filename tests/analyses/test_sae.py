@@ -85,14 +85,9 @@ def run(model: Path, data: Path, *more: str) -> int:
 def test_a_decoder_is_read_from_training_to_effects(
     decoder: Path, story: Path, moods: Path, home: Path
 ) -> None:
-    more = [
-        "--k",
-        "2,4,8",
-        "--concepts",
-        str(moods),
-        "--parts",
-        "train,loss,concepts,features,effects",
-    ]
+    moods.write_text(moods.read_text().replace("text,label", "remark,mood"))
+    more = ["--k", "2,4,8", "--parts", "train,loss,concepts,features,effects"]
+    more += ["--concepts", str(moods), "--columns", "text=remark,label=mood"]
     assert run(decoder, story, *more) == 0
     (view,) = list_runs(home / "runs")
     applies = view.table("applies").set_index("part")
