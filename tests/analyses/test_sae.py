@@ -378,7 +378,7 @@ def test_features_of_a_real_model(home: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("FATHOMETER_CACHE", cache)
     quick = ["--tokens", "12000", "--steps", "250", "--batch-size", "1024", "--n-features", "1152"]
     quick += ["--k", "32", "--loss-texts", "30", "--draws", "300", "--dtype", "bfloat16"]
-    parts = ["--parts", "train,loss,features,effects"]
+    parts = ["--parts", "train,loss"]
     assert invoke(app, ["run", "sae", "--model", "smollm2", *quick, *parts]) == 0
     (view,) = list_runs(home / "runs")
     rows = view.measurements.set_index(["measure", "variant"])
@@ -387,9 +387,5 @@ def test_features_of_a_real_model(home: Path, monkeypatch: pytest.MonkeyPatch) -
         for name in BASELINES:
             assert ours["low"] > rows.loc[(measure, f"{name} k=32"), "high"], (measure, name)
     assert rows.loc[("l0", "topk k=32"), "value"] == 32
-    features = view.table("sae_features")
-    assert features["shown"].notna().sum() >= 3
-    assert features.loc[features["shown"].notna(), "why"].str.len().min() > 10
-    assert features["up_tokens"].notna().any()
     # without attention sinks among the states, which would make the share of variance look like 0.99 and more
     assert rows.loc[("explained_variance", "topk k=32"), "value"] < 0.95

@@ -190,6 +190,21 @@ def reference(exit_: Exit, texts: Sequence[str]) -> Array:
     return rows if recipe.probe is None else rows @ recipe.probe.weight + recipe.probe.bias
 
 
+def gain(exit_: Exit, expected: Array) -> Array:
+    """What differences of each row are measured by, (texts, 1): its length.
+
+    Scores of classes are measured by what rounding of the state may become in them: a probe fitted to few texts has
+    large weights that cancel each other, and its scores are far shorter than what they are summed from. That is the
+    probe's gain, its spectral norm, for a state of length 1 or more.
+    """
+    lengths = np.linalg.norm(expected, axis=1, keepdims=True)
+    probe = exit_.recipe.probe
+    if probe is None:
+        return lengths
+    weight = np.asarray(probe.weight, np.float64)
+    return np.maximum(lengths, np.linalg.norm(weight, 2))
+
+
 def run_fresh(place: Path, job: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
     """Run `fresh.py` on `job` in the folder `place`; the embeddings and what it told."""
     write_json(place / "job.json", job)
@@ -227,7 +242,7 @@ def _check_embeddings(found: Array, expected: Array, exit_: Exit) -> Check:
     if found.shape != expected.shape:
         text = f"embeddings have shape {found.shape}, {expected.shape} was expected"
         return Check("embeddings", False, None, None, allowed, text)
-    lengths = np.linalg.norm(expected, axis=1, keepdims=True)
+    lengths = gain(exit_, expected)
     largest = float((np.abs(found - expected) / np.maximum(lengths, 1e-12)).max())
     text = f"embeddings differ from the captured ones by up to {largest:.1e} of their length ({allowed:.0e} is allowed)"
     return Check("embeddings", bool(largest <= allowed), largest, 0.0, allowed, text)

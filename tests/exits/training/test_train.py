@@ -125,7 +125,7 @@ def test_starbucks_raises_shallow_quality_on_examples_it_has_not_seen(tiny, pair
         "before": capture(tiny, texts, sites=["exit"])["exit"],
     }
     for loss in ("starbucks", "plain"):
-        plan = TrainPlan(steps=60, batch_size=16, learning_rate=2e-3, pairs=((1, 8),))
+        plan = TrainPlan(steps=120, batch_size=16, learning_rate=2e-3, pairs=((1, 8),))
         made = train_exits(tiny, training_rows(pairs, fit), loss, tmp_path / loss, plan)
         states[loss] = capture(load_model(made.folder), texts, sites=["exit"])["exit"]
     grids = {name: judge.grid(found, name) for name, found in states.items()}
