@@ -48,6 +48,9 @@ class Parts:
         return len(self.fit), len(self.tune), len(self.calibrate), len(self.test)
 
 
+_DEALS = 100  # tried before folds are given up: nearly always the first will do
+
+
 def group_folds(
     labels: Sequence[Any] | NDArray[Any],
     groups: Sequence[Any] | NDArray[Any] | None,
@@ -58,7 +61,8 @@ def group_folds(
 
     `labels` are classes (n,), real-valued scores (n,), kept in proportion by quartile, or numbers (n, t) as in
     `LabelledNumbers.targets`, whole ones too; `groups` (n,) or None.
-    Raises `DataError` when a class lies in fewer than k groups, since some fold would lack it.
+    Raises `DataError` when a class lies in fewer than k groups, since some fold would lack it, and where the groups
+    cannot be divided so that every class is among the training rows of each fold.
 
     >>> folds = group_folds([0, 1] * 6, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5], 3, np.random.default_rng(0))
     >>> [len(test) for _, test in folds]
@@ -86,9 +90,16 @@ def group_folds(
                 f"class {label!r} is in {found} {unit}, {k} folds need at least {k}: "
                 f"use {'fewer folds' if found > 1 else 'more data'} or leave the class out"
             )
-    part = deal(component, strata, [1 / k] * k, rng)
     rows = np.arange(n)
-    return [(rows[part != fold], rows[part == fold]) for fold in range(k)]
+    for _ in range(_DEALS):
+        part = deal(component, strata, [1 / k] * k, rng)
+        folds = [(rows[part != fold], rows[part == fold]) for fold in range(k)]
+        if names is None or all(len(np.unique(strata[train])) == len(names) for train, _ in folds):
+            return folds
+    raise DataError(
+        f"{len(np.unique(component))} groups cannot be divided into {k} folds so that every class is among the rows "
+        "outside each: use more groups or another number of folds"
+    )
 
 
 def four_parts(

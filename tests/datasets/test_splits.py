@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -118,6 +119,28 @@ def test_parts_share_nothing_and_lose_nothing(dataset: Dataset, seed: int) -> No
     )
 
 
+def _can_be_divided(labels: np.ndarray, groups: np.ndarray, k: int) -> bool:
+    """By trying every way: whether each class can be among the rows outside every fold, and no fold is empty."""
+    names = sorted(set(groups.tolist()))
+    assert k ** len(names) < 100_000, "too many ways to try: that is a finding"
+    for way in itertools.product(range(k), repeat=len(names)):
+        fold = dict(zip(names, way, strict=True))
+        part = np.array([fold[g] for g in groups.tolist()])
+        if set(way) == set(range(k)) and all(
+            set(labels[part != f].tolist()) == set(labels.tolist()) for f in range(k)
+        ):
+            return True
+    return False
+
+
+def test_three_groups_of_two_classes_each_make_no_two_folds() -> None:
+    """One group alone on the training side lacks a class, whichever it is."""
+    labels, groups = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 2, 1, 2, 0, 1])
+    assert not _can_be_divided(labels, groups, 2)
+    with pytest.raises(DataError, match="cannot be divided into 2 folds"):
+        group_folds(labels, groups, 2, np.random.default_rng(0))
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12)), min_size=6, max_size=80),
     st.integers(2, 5),
@@ -132,7 +155,11 @@ def test_folds_keep_groups_together(rows: list[tuple[int, int]], k: int, seed: i
         with pytest.raises(DataError, match=r"folds need at least"):
             group_folds(labels, groups, k, np.random.default_rng(seed))
         return
-    folds = group_folds(labels, groups, k, np.random.default_rng(seed))
+    try:
+        folds = group_folds(labels, groups, k, np.random.default_rng(seed))
+    except DataError:
+        assert not _can_be_divided(labels, groups, k)
+        return
     assert len(folds) == k
     tests = np.concatenate([test for _, test in folds])
     assert sorted(tests.tolist()) == list(range(len(rows)))
