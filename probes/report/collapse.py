@@ -7,7 +7,7 @@ from typing import Any
 
 from probes.report.collapse_helps import chunking_words, remedy_effects, temperature_effects
 from probes.report.collapse_room import break_words, head_words, index_words, mask_words
-from probes.report.collapse_study import CONTROL, excludes_zero, is_collapse, reasons
+from probes.report.collapse_study import CONTROL, excludes_zero, is_collapse
 from probes.report.collapse_table import (
     MODES,
     at_layer,
@@ -20,9 +20,8 @@ from probes.report.collapse_table import (
     slopes,
 )
 from probes.report.data import RunData
-from probes.report.figures.card import listed
-from probes.report.text import clean, count, interval, number, sentence
-from probes.report.verdict import Verdict, conclusion, unfinished
+from probes.report.text import count, interval, number
+from probes.report.verdict import Verdict, conclusion, not_measured, unfinished
 
 NOT_MEASURED = "Whether embeddings collapse with length was not measured"
 
@@ -37,7 +36,7 @@ def collapse_verdict(data: RunData) -> Verdict | None:
     if partial is not None:
         return replace(partial, table=table)
     found = [words for tell in _TOLD if (words := tell(data))]
-    return Verdict("found", headline(data), (*found, *_absent(data)), table)
+    return Verdict("found", headline(data), (*found, *not_measured(data)), table)
 
 
 def headline(data: RunData) -> str:
@@ -140,17 +139,6 @@ def _control(data: RunData) -> str:
     if _rises(here) and there["value"] > 0:
         return f"{words}, {number(100 * there['value'] / here['value'], 0)} % of the rise with real texts."
     return f"{words}."
-
-
-def _absent(data: RunData) -> list[str]:
-    """Parts that do not apply, one sentence per reason."""
-    by_reason: dict[str, list[str]] = {}
-    for part, why in reasons(data).items():
-        by_reason.setdefault(clean(why, 240), []).append(clean(part, 40))
-    return [
-        sentence(f"not measured: {listed(parts)}" + (f" ({why})" if why else ""))
-        for why, parts in by_reason.items()
-    ]
 
 
 _TOLD = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.report.collapse_study import excludes_zero, reasons, records
+from probes.report.collapse_study import excludes_zero, records
 from probes.report.data import RunData
 from probes.report.figures.card import listed
 from probes.report.figures.head_ablation import measure_words
@@ -33,8 +33,8 @@ from probes.report.heads_needed import (
     spared,
     strongest,
 )
-from probes.report.text import clean, count, interval, is_number, number, percent, sentence
-from probes.report.verdict import Verdict, conclusion, unfinished
+from probes.report.text import count, interval, is_number, number, percent
+from probes.report.verdict import Verdict, conclusion, not_measured, unfinished
 
 Row = dict[str, Any]
 NOT_MEASURED = "Which heads retrieve was not measured"
@@ -50,7 +50,7 @@ def heads_verdict(data: RunData) -> Verdict | None:
     if partial is not None:
         return replace(partial, table=table)
     told = [words for tell in _TOLD if (words := tell(data))]
-    return Verdict("found", headline(data), (*told, *_absent(data)), table)
+    return Verdict("found", headline(data), (*told, *not_measured(data)), table)
 
 
 def headline(data: RunData) -> str:
@@ -221,17 +221,6 @@ def _composition(data: RunData) -> str:
     some = int((column(rows, "excess") > 0).sum())
     told = f"{count(some)} of {count(len(rows))} pairs of heads compose more than chance allows for any of them"
     return f"{told}, most of all {pair} through {kind_words(best['kind'])}: {size}."
-
-
-def _absent(data: RunData) -> list[str]:
-    """Parts that do not apply, one sentence per reason."""
-    by_reason: dict[str, list[str]] = {}
-    for part, why in reasons(data).items():
-        by_reason.setdefault(clean(why, 240), []).append(clean(part, 40))
-    return [
-        sentence(f"not measured: {listed(parts)}" + (f" ({why})" if why else ""))
-        for why, parts in by_reason.items()
-    ]
 
 
 _TOLD = (_sparse, _answered, _stable, needed, spared, _single, _types, _composition)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from probes.report.collapse_study import reasons
 from probes.report.data import RunData
 from probes.report.figures.card import listed
 from probes.report.figures.sae_looks import said
@@ -23,8 +22,8 @@ from probes.report.sae_tables import (
     models,
     saes_of,
 )
-from probes.report.text import clean, count, interval, is_number, number, percent, sentence
-from probes.report.verdict import Verdict, conclusion, unfinished
+from probes.report.text import clean, count, interval, is_number, number, percent
+from probes.report.verdict import Verdict, conclusion, not_measured, unfinished
 
 Row = dict[str, Any]
 MUST_BEAT = ("pca", "random", "neurons")  # what the headline sets beside the autoencoder
@@ -41,7 +40,7 @@ def sae_verdict(data: RunData) -> Verdict | None:
     if partial is not None:
         return replace(partial, table=table)
     told = [words for tell in _TOLD if (words := tell(data))]
-    return Verdict("found", headline(data), (*told, *_absent(data)), table)
+    return Verdict("found", headline(data), (*told, *not_measured(data)), table)
 
 
 def main_coder(data: RunData) -> Coder | None:
@@ -209,17 +208,6 @@ def _unshown(data: RunData) -> str:
     if len(seeds) > 1:
         told[0] = "that the model itself computes with these features"
     return f"Not shown: {'; '.join(told)}."
-
-
-def _absent(data: RunData) -> list[str]:
-    """Parts that do not apply, one sentence per reason."""
-    by_reason: dict[str, list[str]] = {}
-    for part, why in reasons(data).items():
-        by_reason.setdefault(clean(why, 240), []).append(clean(part, 40))
-    return [
-        sentence(f"not measured: {listed(parts)}" + (f" ({why})" if why else ""))
-        for why, parts in by_reason.items()
-    ]
 
 
 _TOLD = (

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from probes.registry import Registry
+from probes.report.collapse_study import reasons
 from probes.report.data import Cell, RunData, cell_of, mapping, sequence
+from probes.report.figures.card import listed
 from probes.report.tables import Table
 from probes.report.text import (
     NOTHING,
@@ -82,6 +84,17 @@ def progress_text(data: RunData) -> str:
         return "no progress written"
     total = f" of {count(progress.get('total'))}" if is_number(progress.get("total")) else ""
     return f"{clean(progress.get('text') or 'working', 200)} ({count(progress.get('done'))}{total})"
+
+
+def not_measured(data: RunData) -> list[str]:
+    """Parts that do not apply, one sentence per reason."""
+    by_reason: dict[str, list[str]] = {}
+    for part, why in reasons(data).items():
+        by_reason.setdefault(clean(why, 240), []).append(clean(part, 40))
+    return [
+        sentence(f"not measured: {listed(parts)}" + (f" ({why})" if why else ""))
+        for why, parts in by_reason.items()
+    ]
 
 
 def unfinished(data: RunData) -> Verdict | None:
